@@ -1,0 +1,37 @@
+# Everything runs in .venv, built from constraints.txt; `make` alone lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: .venv/.installed  ## build .venv
+
+demo: setup  ## train 3 architectures at several sizes, fit the laws, write out/demo/report.html
+	$(BIN)/scisci sweep run configs/studies/demo.yaml --out out/demo
+	$(BIN)/scisci scale fit out/demo/results.parquet --study configs/studies/demo.yaml --json out/demo/fits.json
+	$(BIN)/scisci report out/demo/results.parquet --out out/demo/report.html
+
+lint: setup  ## style, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## lint and the whole test suite
+	$(BIN)/pytest -n 2
+
+bench: setup  ## speed and memory, side by side with peers
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove .venv and what runs left behind
+	rm -rf .venv out runs

@@ -1,0 +1,112 @@
+"""A run's two records: what was asked for (`RunSpec`) and what came out (`RunResult`)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from scisci.contracts.files import digest
+
+SCHEMA_VERSION = 1
+Status = Literal["ok", "diverged", "failed", "out_of_memory"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OptimizationSpec(_Record):
+    """How a model is trained: AdamW on `energy_weight * per-atom energy + force_weight * force` errors."""
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(default=16, gt=0)
+    learning_rate: float = Field(gt=0)
+    learning_rate_choice: str = "given"
+    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps over which the rate rises")
+    weight_decay: float = Field(default=0.0, ge=0)
+    gradient_clip: float = Field(default=10.0, gt=0)
+    average_decay: float = Field(default=0.99, ge=0, lt=1, description="decay of the weight average; 0: none")
+    energy_weight: float = Field(default=1.0, ge=0)
+    force_weight: float = Field(default=10.0, ge=0)
+    validations: int = Field(default=5, gt=0, description="evenly spaced validations; the best checkpoint counts")
+
+
+class EvaluationSpec(_Record):
+    """Where the trained model is measured: the first `max_samples` of each split, in stored order."""
+
+    splits: tuple[str, ...]
+    max_samples: int | None = Field(default=None, gt=0)
+    max_validation_samples: int | None = Field(default=None, gt=0)
+    symmetry_samples: int = Field(default=64, ge=0)
+
+
+class RunSpec(_Record):
+    """Everything that decides the outcome of one run; its hash is the run's name."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    study: str
+    task: str = "atomistic"
+    dataset: str
+    fingerprint: str = Field(description="sha256 over the content of the data set's store")
+    architecture: str
+    size: str
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    treatment: Literal["none", "augmentation"] = "none"
+    data: int = Field(gt=0, description="unique training samples: the first `data` of the fixed permutation")
+    seed: int = 0
+    optimization: OptimizationSpec
+    evaluation: EvaluationSpec
+    code_version: str
+
+    @property
+    def run(self) -> str:
+        """The run's name: the first 16 hexadecimal digits of the sha256 of its canonical JSON."""
+        return digest(self.model_dump_json().encode())[:16]
+
+
+class MetricValue(_Record):
+    """A metric on one split, with its standard error over samples and over groups (molecules, series)."""
+
+    value: float
+    se: float | None = None
+    se_groups: float | None = None
+    n: int
+
+
+class SplitResult(_Record):
+    """All metrics of one split; `severity` is the size of its distribution shift where it has one."""
+
+    severity: float | None = None
+    metrics: dict[str, MetricValue]
+
+
+class RunResult(_Record):
+    """What a run leaves behind, whether it ended well or not; written once, atomically."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run: str
+    status: Status
+    reason: str | None = None
+    domain: str
+    params: int | None = None
+    params_body: int | None = Field(default=None, description="parameters without embeddings and references")
+    flops_per_sample: float | None = Field(default=None, description="one training step, backward included")
+    samples_seen: int = 0
+    unique_samples: int = 0
+    epochs: float = 0.0
+    learning_rate: float | None = None
+    learning_rate_choice: str = "given"
+    best_step: int | None = None
+    seconds: float = 0.0
+    training_seconds: float = 0.0
+    peak_memory: float | None = Field(default=None, description="MiB; of the process on a CPU")
+    device: str
+    splits: dict[str, SplitResult] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def flops(self) -> float | None:
+        """Training FLOPs in all."""
+        return None if self.flops_per_sample is None else self.flops_per_sample * self.samples_seen
