@@ -1,0 +1,223 @@
+"""The packed store: samples of one domain in one or more HDF5 shards, read in coalesced slices.
+
+A shard holds flat arrays (`items/<field>`: a row per atom or point; `samples/<field>`: a row per sample;
+`metadata/<column>`), CSR `offsets`, and a `group` per sample. The first shard also holds `groups` (names), `splits/<name>`
+(indices over all shards) and `references/<name>`. Chunks carry Fletcher-32 checksums, so altered bytes are found
+when they are read; the store's fingerprint is the sha256 over all content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from scisci.contracts.errors import UserError, unknown_name
+from scisci.data.ragged import Ragged
+from scisci.data.samples import layout
+
+SCHEMA_VERSION = 1
+VERIFY_ON_OPEN_BYTES = 64 * 2**20
+ROWS_AT_ONCE = 2**20
+
+
+@dataclass(frozen=True)
+class Split:
+    """A named list of sample indices in a fixed order; the first D of `train` are the D-sized training subset."""
+
+    name: str
+    size: int
+    shift: str
+    severity: float | None
+    disjoint: bool
+    _store: Store
+
+    def __len__(self) -> int:
+        return self.size
+
+    def indices(self, stop: int | None = None) -> np.ndarray:
+        """The first `stop` indices of the split (all of them by default)."""
+        return self._store.h5(0)[f"splits/{self.name}"][: self.size if stop is None else stop]
+
+
+def fingerprint(shards: list[h5py.File]) -> str:
+    """sha256 over the content of every data set and attribute of the shards, in the order of their names."""
+    sha = hashlib.sha256()
+    for shard in shards:
+        sha.update(f"{shard.attrs['domain']}:{shard.attrs['schema_version']}".encode())
+        names: list[str] = []
+        shard.visit(names.append)
+        for name in sorted(names):
+            node = shard[name]
+            sha.update(f"{name}:{sorted((key, str(value)) for key, value in node.attrs.items())}".encode())
+            if isinstance(node, h5py.Dataset):
+                sha.update(f"{node.shape}:{node.dtype}".encode())
+                for start in range(0, len(node), ROWS_AT_ONCE):
+                    rows = node[start : start + ROWS_AT_ONCE]
+                    sha.update(b"\0".join(rows) if rows.dtype == object else rows.tobytes())
+    return sha.hexdigest()
+
+
+class Store:
+    """A packed store opened for reading.
+
+    `path` is an HDF5 file or a folder of `shard-*.h5`. Files are opened once per process (so a loader worker
+    has its own handles) and never read whole. Raises `UserError` for a file that is damaged, altered or not a store.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._paths = sorted(self.path.glob("shard-*.h5")) if self.path.is_dir() else [self.path]
+        if not self._paths or not all(p.is_file() for p in self._paths):
+            raise UserError(f"no store at {self.path}; write one with 'scisci data import'")
+        self._handles: dict[int, list[h5py.File]] = {}
+        with self._readable():
+            first = self.h5(0)
+            self.domain: str = first.attrs["domain"]
+            self.fingerprint: str = first.attrs["fingerprint"]
+            counts = [self.h5(i).attrs["samples"] for i in range(len(self._paths))]
+            self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        if sum(p.stat().st_size for p in self._paths) <= VERIFY_ON_OPEN_BYTES:
+            self.verify()
+
+    def _readable(self) -> _Readable:
+        return _Readable(self.path)
+
+    def h5(self, shard: int) -> h5py.File:
+        """The open file of a shard, in this process."""
+        handles = self._handles.get(os.getpid())
+        if handles is None:
+            with self._readable():
+                handles = [h5py.File(path, "r", rdcc_nbytes=32 * 2**20) for path in self._paths]
+                for path, handle in zip(self._paths, handles, strict=True):
+                    if handle.attrs.get("format") != "scisci-store":
+                        raise UserError(f"{path} is HDF5 but not a scisci store; import it with 'scisci data import'")
+                    if handle.attrs["schema_version"] > SCHEMA_VERSION:
+                        raise UserError(f"{path} was written by a newer scisci; update with 'pip install -U scisci'")
+            self._handles = {os.getpid(): handles}
+        return handles[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_handles": {}}
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @cached_property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the sample fields this store holds."""
+        first = self.h5(0)
+        return tuple(f.name for f in layout(self.domain) if f"{f.per}s/{f.name}" in first)
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """Names of the groups (molecules, simulations, series); samples refer to them by position."""
+        return list(self.h5(0)["groups"].asstr()[...])
+
+    @cached_property
+    def splits(self) -> Mapping[str, Split]:
+        """All splits by name."""
+        found = {}
+        for name, node in self.h5(0)["splits"].items():
+            severity = node.attrs.get("severity")
+            found[name] = Split(
+                name,
+                len(node),
+                node.attrs["shift"],
+                None if severity is None else float(severity),
+                bool(node.attrs["disjoint"]),
+                self,
+            )
+        return found
+
+    def split(self, name: str) -> Split:
+        """One split; an unknown name is a `UserError` with the closest names."""
+        if name not in self.splits:
+            raise unknown_name("split", name, self.splits)
+        return self.splits[name]
+
+    @cached_property
+    def references(self) -> dict[str, np.ndarray]:
+        """Arrays stored beside the samples, such as `energy` [119]: eV per element, NaN where it does not occur."""
+        return {name: node[...] for name, node in self.h5(0).get("references", {}).items()}
+
+    def metadata(self, column: str) -> np.ndarray:
+        """A free metadata column over all samples."""
+        if column not in self.h5(0)["metadata"]:
+            raise unknown_name("metadata column", column, self.h5(0)["metadata"])
+        nodes = [self.h5(i)[f"metadata/{column}"] for i in range(len(self._paths))]
+        return np.concatenate([(n.asstr() if h5py.check_string_dtype(n.dtype) else n)[...] for n in nodes])
+
+    def take(self, indices: np.ndarray) -> Ragged:
+        """Read the samples at `indices`, in that order; neighbouring samples are read in one slice."""
+        unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        if len(unique) and (unique[0] < 0 or unique[-1] >= len(self)):
+            raise IndexError(f"sample {unique[0]}..{unique[-1]} outside 0..{len(self) - 1}")
+        with self._readable():
+            parts = [self._read_run(*run) for run in self._runs(unique)]
+        merged = _concatenate(parts)
+        return merged if np.array_equal(inverse, np.arange(len(unique))) else merged.take(inverse)
+
+    def _runs(self, unique: np.ndarray) -> Iterator[tuple[int, int, int]]:
+        """(shard, first, last + 1) of each contiguous run of samples, local to its shard."""
+        shard = np.searchsorted(self._starts, unique, side="right") - 1
+        breaks = np.flatnonzero((np.diff(unique) > 1) | (np.diff(shard) > 0)) + 1
+        for run in np.split(np.arange(len(unique)), breaks):
+            if len(run):
+                at = int(shard[run[0]])
+                local = unique[run] - self._starts[at]
+                yield at, int(local[0]), int(local[-1]) + 1
+
+    def _read_run(self, shard: int, first: int, stop: int) -> Ragged:
+        file = self.h5(shard)
+        offsets = file["offsets"][first : stop + 1]
+        rows = slice(int(offsets[0]), int(offsets[-1]))
+        return Ragged(
+            offsets - offsets[0],
+            {name: node[rows] for name, node in file["items"].items()},
+            {name: node[first:stop] for name, node in file["samples"].items()},
+        )
+
+    def verify(self) -> None:
+        """Compare the content with the fingerprint; `UserError` if they differ."""
+        with self._readable():
+            actual = fingerprint([self.h5(i) for i in range(len(self._paths))])
+        if actual != self.fingerprint:
+            raise UserError(f"{self.path} was altered after it was written (its fingerprint differs); get it again")
+
+
+class _Readable:
+    """Turn what HDF5 says of a damaged file into one sentence."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (OSError, RuntimeError, KeyError)) and not isinstance(error, FileNotFoundError):
+            raise UserError(
+                f"{self.path} is not a readable store (truncated, damaged or another format); get it again"
+            ) from error
+
+
+def _concatenate(parts: list[Ragged]) -> Ragged:
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return Ragged(np.zeros(1, dtype=np.int64), {}, {})
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Ragged(
+        np.concatenate([[0], np.cumsum(lengths)]),
+        {name: np.concatenate([p.items[name] for p in parts]) for name in parts[0].items},
+        {name: np.concatenate([p.samples[name] for p in parts]) for name in parts[0].samples},
+    )
+

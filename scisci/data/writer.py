@@ -1,0 +1,157 @@
+"""Writing a packed store: samples stream in, shards come out; nothing is there until all of it is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from scisci.contracts.errors import UserError
+from scisci.data.samples import Field, Sample, layout, problem
+from scisci.data.store import SCHEMA_VERSION, fingerprint
+
+BUFFER = 4096
+
+
+class StoreWriter:
+    """Append samples, then name splits; leaving the `with` block puts the finished store in place.
+
+    `path` ending in `.h5` becomes one file, anything else a folder of shards with at most `shard_samples` samples
+    each. All samples of a store carry the same fields. `UserError` for a sample that is not fit, with its index.
+    """
+
+    def __init__(self, path: Path | str, domain: str, shard_samples: int = 1_000_000) -> None:
+        self.path = Path(path)
+        self.domain = domain
+        self.layout = layout(domain)
+        self._single = self.path.suffix == ".h5"
+        self._shard_samples = 2**62 if self._single else shard_samples
+        self._temporary = self.path.with_name(f".{self.path.name}.tmp")
+        self._shards: list[h5py.File] = []
+        self._fields: list[Field] | None = None
+        self._metadata: list[str] = []
+        self._groups: dict[str, int] = {}
+        self._pending: list[tuple[Sample, int, Mapping[str, Any]]] = []
+        self._count = 0
+        self._splits: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
+        self._references: dict[str, np.ndarray] = {}
+
+    def __enter__(self) -> StoreWriter:
+        if self.path.exists():
+            raise UserError(f"{self.path} exists already; remove it first or choose another name")
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._temporary.mkdir(parents=True)
+        return self
+
+    def append(self, sample: Sample, group: str, **metadata: Any) -> int:
+        """Add one sample; returns its index. `metadata` columns are numbers or short strings."""
+        index = self._count + len(self._pending)
+        if wrong := problem(sample):
+            raise UserError(f"sample {index} cannot be stored: {wrong}; correct or leave out that frame")
+        present = [f for f in self.layout if getattr(sample, f.name) is not None]
+        if self._fields is None:
+            self._fields, self._metadata = present, sorted(metadata)
+        if present != self._fields or sorted(metadata) != self._metadata:
+            names = sorted({f.name for f in present} ^ {f.name for f in self._fields})
+            raise UserError(
+                f"sample {index} differs from the ones before it in having {', '.join(names) or 'other metadata'};"
+                " a store needs the same fields in all samples"
+            )
+        self._pending.append((sample, self._groups.setdefault(group, len(self._groups)), metadata))
+        if len(self._pending) == BUFFER:
+            self._flush()
+        return index
+
+    def split(
+        self, name: str, indices: np.ndarray, shift: str, severity: float | None = None, disjoint: bool = False
+    ) -> None:
+        """Name a split. `shift` says how it differs from `train`; `disjoint`: shares no group with `train`."""
+        attributes: dict[str, Any] = {"shift": shift, "disjoint": disjoint}
+        if severity is not None:
+            attributes["severity"] = severity
+        self._splits[name] = (np.asarray(indices, dtype=np.int64), attributes)
+
+    def reference(self, name: str, values: np.ndarray) -> None:
+        """Store an array beside the samples, such as per-element energies."""
+        self._references[name] = values
+
+    def _flush(self) -> None:
+        while self._pending:
+            room = self._shard_samples - (self._shards[-1].attrs["samples"] if self._shards else self._shard_samples)
+            if room <= 0:
+                self._shards.append(self._new_shard())
+                continue
+            take, self._pending = self._pending[:room], self._pending[room:]
+            self._write(self._shards[-1], take)
+            self._count += len(take)
+
+    def _new_shard(self) -> h5py.File:
+        file = h5py.File(self._temporary / f"shard-{len(self._shards):05d}.h5", "w", track_order=False)
+        file.attrs.update(format="scisci-store", schema_version=SCHEMA_VERSION, domain=self.domain, samples=0)
+        file.create_dataset("offsets", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(8192,))
+        for field in self._fields or []:
+            node = _growing(file, f"{field.per}s/{field.name}", field.shape, field.dtype)
+            node.attrs["unit"] = field.unit
+        _growing(file, "samples/group", (), "i4")
+        file.require_group("metadata")
+        return file
+
+    def _write(self, file: h5py.File, batch: list[tuple[Sample, int, Mapping[str, Any]]]) -> None:
+        lengths = np.array([len(sample.positions) for sample, _, _ in batch])
+        _extend(file["offsets"], file["offsets"][-1] + np.cumsum(lengths))
+        for field in self._fields or []:
+            values = [np.asarray(getattr(sample, field.name), dtype=field.dtype) for sample, _, _ in batch]
+            _extend(file[f"{field.per}s/{field.name}"], (np.concatenate if field.per == "item" else np.stack)(values))
+        _extend(file["samples/group"], np.array([group for _, group, _ in batch], dtype="i4"))
+        for name in self._metadata:
+            values = [metadata[name] for _, _, metadata in batch]
+            dtype = h5py.string_dtype() if isinstance(values[0], str) else np.asarray(values[0]).dtype
+            node = file.get(f"metadata/{name}")
+            _extend(_growing(file, f"metadata/{name}", (), dtype) if node is None else node, np.array(values, dtype))
+        file.attrs["samples"] += len(batch)
+
+    def _finish(self) -> None:
+        self._flush()
+        if not self._shards:
+            raise UserError(f"nothing was written to {self.path}: the source has no samples")
+        first = self._shards[0]
+        first.create_dataset("groups", data=list(self._groups), dtype=h5py.string_dtype())
+        first.require_group("splits")
+        for name, (indices, attributes) in self._splits.items():
+            if len(indices) and (indices.min() < 0 or indices.max() >= self._count):
+                raise UserError(f"split {name!r} names samples that the store does not have")
+            first.create_dataset(f"splits/{name}", data=indices, fletcher32=True).attrs.update(attributes)
+        for name, values in self._references.items():
+            first.create_dataset(f"references/{name}", data=values)
+        first.attrs["fingerprint"] = fingerprint(self._shards)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self._finish()
+            for shard in self._shards:
+                shard.close()
+            if error is None:
+                source = self._temporary / "shard-00000.h5" if self._single else self._temporary
+                source.rename(self.path)
+        finally:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _growing(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
+    rows = max(64, 8192 // max(1, int(np.prod(shape))))
+    checked = h5py.check_string_dtype(np.dtype(dtype)) is None
+    return file.create_dataset(
+        name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape), fletcher32=checked
+    )
+
+
+def _extend(node: h5py.Dataset, values: np.ndarray) -> None:
+    start = len(node)
+    node.resize(start + len(values), axis=0)
+    node[start:] = values

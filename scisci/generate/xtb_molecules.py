@@ -1,0 +1,217 @@
+"""The data set `xtb-molecules`: GFN2-xTB Langevin dynamics of small organic molecules, with four shifts.
+
+Molecules are the closed-shell ones of ASE's g2 collection that contain hydrogen and otherwise only C, N, O, with 4 to
+14 atoms. Those with up to 10 atoms are divided at random into training molecules and `ood_molecule`; the larger
+ones are `ood_size`. Each stored frame is turned by a rotation drawn uniformly from SO(3), so the distribution of
+the data has the symmetry that some models build in and others must learn.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms, units
+from ase.collections import g2
+from ase.constraints import FixCom
+from ase.data import covalent_radii
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from scipy.spatial.transform import Rotation
+
+from scisci.contracts.errors import UserError
+from scisci.data.samples import AtomsSample
+from scisci.data.writer import StoreWriter
+
+SEED = 20260
+TIMESTEP_FS = 0.5
+FRICTION_PER_FS = 0.01
+EQUILIBRATION_FS = 1000.0
+STRIDE_FS = 20.0
+GAP_FRAMES = 64
+ACCURACY = 0.01
+SMALL, LARGE = (4, 10), (11, 14)
+OOD_MOLECULES = 8
+TRAIN, VAL, TEST, OOD = 16_384, 1_024, 2_048, 2_048
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of one trajectory: positions [T, N, 3] Å, energies [T] eV, forces [T, N, 3] eV/Å, times [T] fs."""
+
+    molecule: str
+    temperature: float
+    numbers: np.ndarray
+    positions: np.ndarray
+    energies: np.ndarray
+    forces: np.ndarray
+    times: np.ndarray
+
+
+def molecules(seed: int = SEED) -> dict[str, list[str]]:
+    """Names of the g2 molecules used for training, for `ood_molecule` and for `ood_size`."""
+
+    def eligible(low: int, high: int) -> list[str]:
+        names = []
+        for name in sorted(g2.names):
+            atoms = g2[name]
+            symbols = set(atoms.get_chemical_symbols())
+            closed_shell = not atoms.get_initial_magnetic_moments().any()
+            if closed_shell and "H" in symbols and len(symbols) > 1 and symbols <= set("HCNO"):
+                names += [name] if low <= len(atoms) <= high else []
+        return names
+
+    small = np.random.default_rng(seed).permutation(eligible(*SMALL)).tolist()
+    return {
+        "train": sorted(small[OOD_MOLECULES:]),
+        "ood_molecule": sorted(small[:OOD_MOLECULES]),
+        "ood_size": eligible(*LARGE),
+    }
+
+
+def calculator() -> object:
+    """GFN2-xTB through tblite, converged tightly enough for forces good to 1e-5 eV/Å."""
+    try:
+        from tblite.ase import TBLite
+    except ImportError as error:
+        raise UserError("GFN2-xTB needs tblite; install it with pip install 'scisci[xtb]'") from error
+    return TBLite(method="GFN2-xTB", accuracy=ACCURACY, verbosity=0)
+
+
+def _bonds(atoms: Atoms, stretch: float) -> np.ndarray:
+    reach = covalent_radii[atoms.numbers]
+    return atoms.get_all_distances() < stretch * (reach[:, None] + reach[None, :])
+
+
+def trajectory(molecule: str, temperature: float, frames: int, seed: int = SEED) -> Frames:
+    """Langevin dynamics of one molecule from its g2 geometry: `frames` frames after equilibration.
+
+    A molecule that loses a bond (stretched beyond 1.8 times the sum of covalent radii) is an error: the data set
+    is meant to hold intact molecules.
+    """
+    atoms = g2[molecule].copy()
+    atoms.set_initial_magnetic_moments(None)
+    atoms.calc = calculator()
+    atoms.set_constraint(FixCom())
+    key = [seed, zlib.crc32(molecule.encode()), round(temperature)]
+    rng = np.random.default_rng(key)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+    dynamics = Langevin(
+        atoms,
+        timestep=TIMESTEP_FS * units.fs,
+        temperature_K=temperature,
+        friction=FRICTION_PER_FS / units.fs,
+        rng=rng,
+        fixcm=False,
+    )
+    bonded = _bonds(atoms, 1.3)
+    stride = round(STRIDE_FS / TIMESTEP_FS)
+    dynamics.run(round(EQUILIBRATION_FS / TIMESTEP_FS))
+    positions, energies, forces = [], [], []
+    turns = Rotation.random(frames, rng=np.random.default_rng([*key, 1])).as_matrix()
+    for turn in turns:
+        dynamics.run(stride)
+        if (bonded & ~_bonds(atoms, 1.8)).any():
+            raise RuntimeError(f"{molecule} came apart at {temperature} K after {len(energies)} frames")
+        positions.append((atoms.positions - atoms.positions.mean(axis=0)) @ turn.T)
+        energies.append(atoms.get_potential_energy())
+        forces.append(atoms.get_forces(apply_constraint=False) @ turn.T)
+    times = EQUILIBRATION_FS + STRIDE_FS * np.arange(1, frames + 1)
+    return Frames(
+        molecule,
+        temperature,
+        atoms.numbers,
+        np.array(positions, dtype=np.float32),
+        np.array(energies),
+        np.array(forces, dtype=np.float32),
+        times,
+    )
+
+
+def _shares(total: int, names: list[str]) -> dict[str, int]:
+    base, extra = divmod(total, len(names))
+    return {name: base + (i < extra) for i, name in enumerate(names)}
+
+
+def plan(seed: int = SEED) -> dict[tuple[str, float], dict[str, slice]]:
+    """For each (molecule, temperature): which frames of its trajectory belong to which split.
+
+    On a training molecule's 300 K trajectory `train`, `val` and `test` follow each other, 64 frames (1.28 ps) apart.
+    """
+    chosen = molecules(seed)
+    jobs: dict[tuple[str, float], dict[str, slice]] = {}
+    for name in chosen["train"]:
+        at, parts = 0, {}
+        for split, total in (("train", TRAIN), ("val", VAL), ("test", TEST)):
+            count = _shares(total, chosen["train"])[name]
+            parts[split] = slice(at, at + count)
+            at += count + GAP_FRAMES
+        jobs[name, 300.0] = parts
+        for temperature in (600.0, 1200.0):
+            share = _shares(OOD, chosen["train"])[name]
+            jobs[name, temperature] = {f"ood_{temperature:.0f}K": slice(0, share)}
+    for split in ("ood_molecule", "ood_size"):
+        for name, count in _shares(OOD, chosen[split]).items():
+            jobs[name, 300.0] = {split: slice(0, count)}
+    return jobs
+
+
+def _job(job: tuple[str, float, int, int]) -> Frames:
+    return trajectory(*job)
+
+
+def _trajectories(seed: int, processes: int) -> Iterator[tuple[Frames, dict[str, slice]]]:
+    jobs = plan(seed)
+    calls = [(name, t, max(s.stop for s in parts.values()), seed) for (name, t), parts in jobs.items()]
+    with ProcessPoolExecutor(processes) as pool:
+        yield from zip(pool.map(_job, calls), jobs.values(), strict=True)
+
+
+def element_references(compositions: np.ndarray, energies: np.ndarray) -> np.ndarray:
+    """Per-element energies [119] (eV) whose sums fit `energies` [n] best for element counts [n, 119]; NaN if unseen."""
+    seen = np.flatnonzero(compositions.any(axis=0))
+    references = np.full(compositions.shape[1], np.nan)
+    references[seen] = np.linalg.lstsq(compositions[:, seen], energies, rcond=None)[0]
+    return references
+
+
+SHIFTS: dict[str, tuple[str, float | None, bool]] = {
+    "train": ("none: 300 K, training molecules, fixed permutation", 300.0, False),
+    "val": ("none: later in the training trajectories", 300.0, False),
+    "test": ("none: later still in the training trajectories", 300.0, False),
+    "ood_600K": ("temperature: training molecules at 600 K", 600.0, False),
+    "ood_1200K": ("temperature: training molecules at 1200 K", 1200.0, False),
+    "ood_molecule": ("composition and structure: 8 molecules of up to 10 atoms, none in train", None, True),
+    "ood_size": ("size: 11 molecules of 11 to 14 atoms, none in train", None, True),
+}
+
+
+def generate(out: Path, seed: int = SEED, processes: int | None = None, log: Callable[[str], None] = print) -> None:
+    """Write the whole data set to `out`; about 35 CPU minutes."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    members: dict[str, list[int]] = {split: [] for split in SHIFTS}
+    compositions, energies = [], []
+    with StoreWriter(out, "atoms") as writer:
+        for frames, parts in _trajectories(seed, processes or os.cpu_count() or 1):
+            log(f"{frames.molecule:22s} {frames.temperature:5.0f} K  {', '.join(parts)}")
+            for split, part in parts.items():
+                for i in range(part.start, part.stop):
+                    sample = AtomsSample(
+                        frames.numbers, frames.positions[i], energy=frames.energies[i], forces=frames.forces[i]
+                    )
+                    index = writer.append(
+                        sample, frames.molecule, temperature=frames.temperature, time=frames.times[i]
+                    )
+                    members[split].append(index)
+                if split == "train":
+                    compositions += [np.bincount(frames.numbers, minlength=119)] * (part.stop - part.start)
+                    energies += frames.energies[part].tolist()
+        rng = np.random.default_rng([seed, 2])
+        for split, (shift, severity, disjoint) in SHIFTS.items():
+            writer.split(split, rng.permutation(members[split]), shift, severity, disjoint)
+        writer.reference("energy", element_references(np.array(compositions), np.array(energies)))
