@@ -1,0 +1,82 @@
+"""Graph batches, built straight from ragged slices.
+
+A batch is a `torch_geometric.data.Batch` with these tensors (N atoms, E edges, B systems):
+
+    numbers     [N]        int64    atomic numbers
+    pos         [N, 3]     float32  Å
+    batch       [N]        int64    the system each atom belongs to
+    ptr         [B + 1]    int64    where each system's atoms begin
+    edge_index  [2, E]     int64    sender, receiver; sorted by receiver
+    edge_shift  [E, 3]     float32  Å; edge vector = pos[sender] + edge_shift - pos[receiver]
+    edge_ptr    [B + 1]    int64    where each system's edges begin
+    group       [B]        int64    molecule, simulation or series
+    cell        [B, 3, 3]  float32  Å, and pbc [B, 3] bool, for periodic systems
+    energy      [B]        float64  eV           ┐
+    forces      [N, 3]     float32  eV/Å         ├ labels the store has
+    stress      [B, 3, 3]  float32  eV/Å³        ┘
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch_geometric.data import Batch, Data
+
+from scisci.contracts.errors import UserError
+from scisci.data.neighbors import neighbors
+from scisci.data.ragged import Ragged
+
+FLOAT64 = {"energy"}
+PER_ATOM = ("numbers", "pos", "forces")
+PER_SYSTEM = ("energy", "stress", "cell", "pbc", "group")
+
+
+def _tensor(name: str, array: np.ndarray) -> torch.Tensor:
+    if array.dtype.kind in "iu":
+        array = array.astype(np.int64)
+    elif array.dtype.kind == "f":
+        array = array.astype(np.float64 if name in FLOAT64 else np.float32)
+    return torch.from_numpy(array)
+
+
+def graph_batch(ragged: Ragged, cutoff: float, elements: frozenset[int] | None = None) -> Batch:
+    """Collate atomistic samples into one graph batch with neighbours within `cutoff` Å.
+
+    `elements`: the atomic numbers a model knows; another one is a `UserError` that names it.
+    """
+    numbers = ragged.items["numbers"]
+    if elements is not None and (strange := set(np.unique(numbers).tolist()) - elements):
+        raise UserError(
+            f"the data holds atomic numbers {sorted(strange)}, but the model was trained on {sorted(elements)} only;"
+            " choose a split or a data set without them"
+        )
+    columns = {**ragged.items, **ragged.samples}
+    columns["pos"] = columns.pop("positions")
+    edge_index, edge_shift = neighbors(
+        columns["pos"], ragged.offsets, cutoff, columns.get("cell"), columns.get("pbc")
+    )
+    tensors = {name: _tensor(name, columns[name]) for name in (*PER_ATOM, *PER_SYSTEM) if name in columns}
+    counts = torch.from_numpy(ragged.lengths)
+    edge_ptr = np.searchsorted(edge_index[1], ragged.offsets)
+    return _assemble(
+        **tensors,
+        batch=torch.repeat_interleave(torch.arange(len(ragged)), counts),
+        ptr=torch.from_numpy(ragged.offsets.astype(np.int64)),
+        edge_index=torch.from_numpy(edge_index),
+        edge_shift=_tensor("edge_shift", edge_shift),
+        edge_ptr=torch.from_numpy(edge_ptr.astype(np.int64)),
+    )
+
+
+def _assemble(**tensors: torch.Tensor) -> Batch:
+    batch = Batch(_base_cls=Data, **tensors)
+    ptr, edge_ptr = tensors["ptr"], tensors["edge_ptr"]
+    systems = torch.arange(len(ptr))
+    none = torch.zeros(len(ptr) - 1, dtype=torch.int64)
+    slices = dict.fromkeys(PER_ATOM, ptr) | dict.fromkeys(("edge_index", "edge_shift"), edge_ptr)
+    names = [name for name in tensors if name not in ("batch", "ptr", "edge_ptr")]
+    # What PyG needs to hand out single systems again (`batch[i]`, `batch.to_data_list()`).
+    batch._num_graphs = len(ptr) - 1
+    batch._slice_dict = {name: slices.get(name, systems) for name in names}
+    batch._inc_dict = {name: ptr[:-1] if name == "edge_index" else none for name in names}
+    return batch

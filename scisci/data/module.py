@@ -1,0 +1,194 @@
+"""The LightningDataModule for packed stores: nested training subsets, ID validation, named test splits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from scisci.contracts.errors import UserError
+from scisci.data.batch import graph_batch
+from scisci.data.library import open_dataset
+from scisci.data.ragged import Ragged
+from scisci.data.store import Store
+
+KEEP_IN_MEMORY_BYTES = 2**30
+STATISTICS_SAMPLES = 4096
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a model must know of its training subset before it is built.
+
+    `energy_references` has one energy (eV) per element; `energy_scale` is the rms of a force component (eV/Å) in the
+    training subset, `average_neighbors` the mean number of edges per atom there.
+    """
+
+    elements: tuple[int, ...]
+    energy_references: tuple[float, ...]
+    energy_scale: float
+    average_neighbors: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON and checkpoints."""
+        return asdict(self)
+
+
+class GraphDataset(Dataset):
+    """Whole batches of a store by index lists: `__getitems__` returns one collated batch.
+
+    Samples are held in memory when they are few enough, and read from the store in coalesced slices otherwise.
+    """
+
+    def __init__(self, store: Store, indices: np.ndarray, cutoff: float, elements: frozenset[int]) -> None:
+        self._indices = indices
+        self._cutoff, self._elements = cutoff, elements
+        self._source: Store | Ragged = store
+        bytes_per_sample = store.take(indices[:256]).nbytes / max(1, len(indices[:256]))
+        if bytes_per_sample * len(indices) <= KEEP_IN_MEMORY_BYTES:
+            self._source = store.take(indices)
+            self._indices = np.arange(len(indices))
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitems__(self, batch: list[int]) -> Any:
+        return graph_batch(self._source.take(self._indices[batch]), self._cutoff, self._elements)
+
+
+def _same(batch: Any) -> Any:
+    return batch
+
+
+class StoreDataModule(L.LightningDataModule):
+    """Batches of a packed store for training, validation, test and prediction.
+
+    Args:
+        dataset: name of a data set (`scisci data list`) or path of a store.
+        train_samples: size of the training subset: a count, or a fraction of the split; `None` is all of it. The
+            D-sized subset is the first D of one fixed permutation, so subsets are nested.
+        batch_size: systems per training step.
+        eval_batch_size: systems per evaluation batch.
+        val_samples: use only the first so many validation samples.
+        test_splits: splits for `test` and `predict`; default: `test` and every `ood_*`.
+        test_samples: use only the first so many samples of each of them.
+        num_workers: loader processes; 0 loads in the training process.
+    """
+
+    def __init__(
+        self,
+        dataset: str = "xtb-molecules",
+        train_samples: int | float | None = None,
+        batch_size: int = 16,
+        eval_batch_size: int = 128,
+        val_samples: int | None = None,
+        test_splits: list[str] | None = None,
+        test_samples: int | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.dataset, self.train_samples = dataset, train_samples
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.val_samples, self.test_samples = val_samples, test_samples
+        self._test_splits = test_splits
+        self.num_workers = num_workers
+        self.cutoff = 0.0
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The store, opened at the first use and checked to hold labelled atoms."""
+        if self._store is None:
+            store = open_dataset(self.dataset)
+            if store.domain != "atoms":
+                raise UserError(
+                    f"{store.path} holds samples of the domain {store.domain!r}, this task needs 'atoms';"
+                    " choose another data set ('scisci data list' shows them)"
+                )
+            if absent := {"energy", "forces"} - set(store.fields):
+                raise UserError(
+                    f"{store.path} has no {' and no '.join(sorted(absent))}, which training needs; it has"
+                    f" {', '.join(store.fields)}; import it again with the right label keys"
+                )
+            self._store = store
+        return self._store
+
+    @property
+    def test_splits(self) -> list[str]:
+        """Names of the splits that `test` and `predict` run over."""
+        if self._test_splits is None:
+            return [name for name in self.store.splits if name == "test" or name.startswith("ood_")]
+        return [self.store.split(name).name for name in self._test_splits]
+
+    def train_indices(self) -> np.ndarray:
+        """Store indices of the training subset, in the fixed order."""
+        split = self.store.split("train")
+        wanted = self.train_samples
+        if wanted is None:
+            return split.indices()
+        count = round(wanted * len(split)) if isinstance(wanted, float) else wanted
+        if (isinstance(wanted, float) and not 0 < wanted <= 1) or not 0 < count <= len(split):
+            raise UserError(
+                f"train_samples {wanted!r} is not possible: give a count from 1 to {len(split)} or a fraction above 0"
+                " and up to 1.0"
+            )
+        return split.indices(count)
+
+    def statistics(self, cutoff: float) -> Statistics:
+        """Statistics of the training subset (its first 4,096 samples), with neighbours within `cutoff` Å."""
+        subset = self.store.take(self.train_indices()[:STATISTICS_SAMPLES])
+        batch = graph_batch(subset, cutoff)
+        references = self.store.references.get("energy")
+        if references is None:
+            raise UserError(f"{self.store.path} has no per-element reference energies; import it again to add them")
+        elements = np.flatnonzero(np.isfinite(references))
+        return Statistics(
+            elements=tuple(elements.tolist()),
+            energy_references=tuple(references[elements].tolist()),
+            energy_scale=float(batch.forces.double().square().mean().sqrt()),
+            average_neighbors=batch.edge_index.shape[1] / len(batch.numbers),
+        )
+
+    def setup(self, stage: str) -> None:
+        """Take the cutoff and the elements from the model that is to be fed, and check the options."""
+        model = self.trainer.lightning_module.model  # type: ignore[union-attr]
+        self.cutoff, self.elements = model.cutoff, frozenset(model.elements)
+        self.train_indices()
+
+    def loader(self, split: str, samples: int | None = None, batch_size: int | None = None) -> DataLoader:
+        """A loader over the first `samples` of a split, in stored order."""
+        indices = self.store.split(split).indices(samples)
+        return self._loader(indices, batch_size or self.eval_batch_size, shuffle=False)
+
+    def _loader(self, indices: np.ndarray, batch_size: int, shuffle: bool) -> DataLoader:
+        return DataLoader(
+            GraphDataset(self.store, indices, self.cutoff, self.elements),
+            batch_size=batch_size,
+            shuffle=shuffle,
+            # A subset smaller than a batch is one batch; otherwise every step sees batch_size systems.
+            drop_last=shuffle and len(indices) > batch_size,
+            collate_fn=_same,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled batches of the training subset."""
+        return self._loader(self.train_indices(), self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """The ID validation split."""
+        return self.loader("val", self.val_samples)
+
+    def test_dataloader(self) -> list[DataLoader]:
+        """One loader per test split."""
+        return [self.loader(name, self.test_samples) for name in self.test_splits]
+
+    def predict_dataloader(self) -> list[DataLoader]:
+        """The same loaders as for `test`."""
+        return self.test_dataloader()
