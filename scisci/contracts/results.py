@@ -54,7 +54,7 @@ def rows(spec: RunSpec, result: RunResult) -> Iterable[dict[str, Any]]:
         "study": spec.study,
         "domain": result.domain,
         "dataset": spec.dataset,
-        "architecture": spec.architecture,
+        "architecture": spec.variant or spec.architecture,
         "treatment": spec.treatment,
         "size": spec.size,
         "params": result.params,

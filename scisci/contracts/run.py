@@ -16,13 +16,14 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class OptimizationSpec(_Record):
-    """How a model is trained: AdamW on `energy_weight * per-atom energy + force_weight * force` errors."""
+class Recipe(_Record):
+    """How a model is trained, its learning rate apart.
+
+    AdamW on the loss `energy_weight * per-atom energy + force_weight * force`.
+    """
 
     steps: int = Field(gt=0)
     batch_size: int = Field(default=16, gt=0)
-    learning_rate: float = Field(gt=0)
-    learning_rate_choice: str = "given"
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
     warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps over which the rate rises")
     weight_decay: float = Field(default=0.0, ge=0)
@@ -30,7 +31,16 @@ class OptimizationSpec(_Record):
     average_decay: float = Field(default=0.99, ge=0, lt=1, description="decay of the weight average; 0: none")
     energy_weight: float = Field(default=1.0, ge=0)
     force_weight: float = Field(default=10.0, ge=0)
-    validations: int = Field(default=5, gt=0, description="evenly spaced validations; the best checkpoint counts")
+    validations: int = Field(
+        default=5, gt=0, description="evenly spaced validations; the best checkpoint counts"
+    )
+
+
+class OptimizationSpec(Recipe):
+    """A recipe with its learning rate, and how that rate was chosen."""
+
+    learning_rate: float = Field(gt=0)
+    learning_rate_choice: str = "given"
 
 
 class EvaluationSpec(_Record):
@@ -51,6 +61,7 @@ class RunSpec(_Record):
     dataset: str
     fingerprint: str = Field(description="sha256 over the content of the data set's store")
     architecture: str
+    variant: str | None = Field(default=None, description="its name in tables, with its overrides")
     size: str
     overrides: dict[str, Any] = Field(default_factory=dict)
     treatment: Literal["none", "augmentation"] = "none"
