@@ -29,14 +29,15 @@ class Metric:
         return f"{self.label} [{self.unit}]" if self.unit else self.label
 
 
-def _symmetry(group: str, quantity: str) -> Metric:
+def _symmetry(group: str, quantity: str, precision: str) -> Metric:
     return Metric(
-        f"symmetry_{group}_{quantity}",
-        f"{group} error, {quantity}",
+        f"symmetry_{group}_{quantity}{precision}",
+        f"{group} error, {quantity}{precision.replace('_', ', ')}",
         "",
         "lower",
         True,
-        f"rms over samples of f(g x) - g f(x) for random {group}s g, relative to the rms of f(x); f: {quantity}",
+        f"rms over samples of f(g x) - g f(x) for random {group}s g, relative to the rms of f(x); f: {quantity},"
+        f" computed in {precision.strip('_') or 'the precision of the run'}",
     )
 
 
@@ -59,7 +60,12 @@ METRICS: dict[str, Metric] = {
             False,
             "mean over atoms of the cosine between predicted and reference force",
         ),
-        *(_symmetry(group, quantity) for group in SYMMETRY_GROUPS for quantity in ("energy", "forces")),
+        *(
+            _symmetry(group, quantity, precision)
+            for group in SYMMETRY_GROUPS
+            for quantity in ("energy", "forces")
+            for precision in ("", "_float64")
+        ),
     )
 }
 

@@ -79,7 +79,7 @@ def rows(spec: RunSpec, result: RunResult) -> Iterable[dict[str, Any]]:
                 "severity": outcome.severity,
                 "metric": name,
                 "value": metric.value,
-                "se": metric.se_groups or metric.se,
+                "se": metric.se,
                 "n": metric.n,
             }
 
