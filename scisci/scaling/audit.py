@@ -1,0 +1,93 @@
+"""The verdict on a fit: may its exponent be quoted, and if not, why, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+if TYPE_CHECKING:
+    from scisci.scaling.fitting import Fit
+
+WEAK_RELATIVE = 0.5  # a 95 % half-width beyond this share of the exponent is weak ...
+WEAK_ABSOLUTE = 0.1  # ... unless it is below this, so that a flat trend can be identified as flat
+BEND_LEVEL = 0.01  # significance at which a bend in log-log is reported
+
+
+def judge(fit: Fit, distinct: int) -> tuple[str, list[str]]:
+    """Verdict `identified`, `weak` or `not identified`, with its reasons and remarks."""
+    fatal = _fatal(fit, distinct)
+    if fatal:
+        return "not identified", fatal
+    weak = _weak(fit)
+    return ("weak" if weak else "identified"), weak + _remarks(fit)
+
+
+def _fatal(fit: Fit, distinct: int) -> list[str]:
+    law, name = fit.law, fit.law.exponent
+    p = len(law.names)
+    if distinct <= p:
+        return [
+            f"{distinct} distinct x for {p} parameters: the curve meets the means, nothing tests its form"
+        ]
+    if fit.scale.dof < 1:
+        return [f"{len(fit.points.runs)} runs for {p} parameters leave no degree of freedom for the scatter"]
+    low, high = fit.intervals[name]
+    open_sides = [side for side, end in (("below", low), ("above", high)) if np.isnan(end)]
+    if open_sides:
+        return [f"the data do not bound {name} from {' or '.join(open_sides)} at the 95 % level"]
+    if name in fit.audit.at_bounds:
+        return [f"{name} stopped at the bound of its search range"]
+    return []
+
+
+def _weak(fit: Fit) -> list[str]:
+    name = fit.law.exponent
+    low, high = fit.intervals[name]
+    value = fit.parameters[name]
+    reasons = []
+    if 0.5 * (high - low) > max(WEAK_RELATIVE * abs(value), WEAK_ABSOLUTE):
+        reasons.append(f"the 95 % interval of {name} spans {low:.2g} to {high:.2g}")
+    bend = bend_test(fit) if fit.law.name == "power" else None
+    if bend is not None and bend < BEND_LEVEL:
+        reasons.append(f"the points bend in log-log (p = {bend:.1g}), so {name} depends on the range")
+    return reasons
+
+
+def _remarks(fit: Fit) -> list[str]:
+    remarks = []
+    offset = next(
+        (parameter for parameter in fit.law.parameters if parameter.linear and parameter.lower == 0), None
+    )
+    if offset is not None and fit.intervals[offset.name][0] == 0.0:
+        remarks.append(
+            f"{offset.name} = 0 is within its interval: a law without it describes the points as well"
+        )
+    if fit.audit.starts_converged < 0.1:
+        remarks.append(f"only {fit.audit.starts_converged:.0%} of the starts reached the optimum")
+    if fit.audit.starts_unmoved:
+        remarks.append(f"{fit.audit.starts_unmoved} starts did not move and were discarded")
+    return remarks
+
+
+def bend_test(fit: Fit) -> float | None:
+    """p-value of a quadratic term in ln x beside a power law (F test); None with too few points.
+
+    The residual scale is this fit's own, since a pooled one would carry the bend of the others.
+    """
+    log_x = np.log(fit.points.x[0])
+    if len(np.unique(log_x)) < 3 or len(log_x) < 4:
+        return None
+    z = (log_x - log_x.mean()) / log_x.std()
+    root = np.sqrt(fit.weight)
+    design = np.stack([np.ones_like(z), z, z**2], 1) * root[:, None]
+    target = fit.points.log_y * root
+    sums = []
+    for columns in (2, 3):
+        coefficient = np.linalg.lstsq(design[:, :columns], target, rcond=None)[0]
+        sums.append(float(((target - design[:, :columns] @ coefficient) ** 2).sum()))
+    dof = len(z) - 3
+    if sums[1] <= 1e-24 * float(target @ target):
+        return None
+    return float(stats.f.sf((sums[0] - sums[1]) / (sums[1] / dof), 1, dof))

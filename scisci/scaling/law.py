@@ -1,0 +1,134 @@
+"""What a scaling law is, and the registry of those that ship.
+
+A law is added by building one `Law` and passing it to `register`; everything else (starts, bounds,
+intervals, commands) follows from its fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scisci.contracts.errors import unknown_name
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One constant of a law.
+
+    `transform` "log" keeps it positive and optimises its logarithm (scales such as A); "identity" optimises
+    it as it is. `start` is the range searched for starts, `lower` and `upper` bound the fit, both in natural
+    units. `linear` marks the non-negative coefficients the law is linear in: they are eliminated by variable
+    projection and need no `start`.
+    """
+
+    name: str
+    latex: str
+    transform: Literal["log", "identity"] = "identity"
+    start: tuple[float, float] | None = None
+    lower: float = -np.inf
+    upper: float = np.inf
+    linear: bool = False
+
+
+@dataclass(frozen=True)
+class Law:
+    """A parametric form of the loss: L = value(*variables, *parameters).
+
+    `value` and `gradient` take one array per variable and one per parameter, all broadcastable, in the
+    order of `variables` and `parameters`, in natural units. `gradient` gives dL/d(parameter), one array per
+    parameter. `exponent` names the parameter a reader asks for first. `derived` are further quantities, each
+    a function of the parameters by name. `source` says where the form comes from.
+    """
+
+    name: str
+    formula: str
+    variables: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    value: Callable[..., Array]
+    gradient: Callable[..., Sequence[Array]]
+    source: str
+    exponent: str
+    derived: Mapping[str, Callable[[Mapping[str, Array]], Array]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameter names, in order."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    def index(self, name: str) -> int:
+        """Position of a parameter; an unknown one is a `UserError`."""
+        if name not in self.names:
+            raise unknown_name(f"parameter of the law {self.name!r}", name, self.names)
+        return self.names.index(name)
+
+    def natural(self, internal: Array) -> Array:
+        """Natural parameters [..., p] from internal ones (logarithms where the transform says so)."""
+        logs = np.array([parameter.transform == "log" for parameter in self.parameters])
+        with np.errstate(over="ignore"):
+            return np.where(logs, np.exp(np.where(logs, internal, 0.0)), internal)
+
+    def internal(self, natural: Array) -> Array:
+        """Internal parameters [..., p] from natural ones."""
+        logs = np.array([parameter.transform == "log" for parameter in self.parameters])
+        with np.errstate(divide="ignore"):
+            return np.where(logs, np.log(np.where(logs, natural, 1.0)), natural)
+
+    def bounds(self) -> tuple[Array, Array]:
+        """Lower and upper bounds [p] of the internal parameters."""
+        lower = np.array([parameter.lower for parameter in self.parameters], float)
+        upper = np.array([parameter.upper for parameter in self.parameters], float)
+        positive = np.array([parameter.transform == "log" for parameter in self.parameters])
+        return self.internal(np.where(positive, np.maximum(lower, 0.0), lower)), self.internal(upper)
+
+    def predict(self, x: Sequence[Array], internal: Array) -> Array:
+        """Loss [..., n] at the variables `x` (each [n]) for internal parameters [..., p]."""
+        theta = self.natural(internal)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+            return np.asarray(self.value(*x, *np.moveaxis(theta[..., None], -2, 0)))
+
+    def log_predict(self, x: Sequence[Array], internal: Array) -> tuple[Array, Array]:
+        """ln L [..., n] and its derivative [..., n, p] by the internal parameters."""
+        theta = self.natural(internal)
+        columns = np.moveaxis(theta[..., None], -2, 0)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+            value = np.asarray(self.value(*x, *columns))
+            slopes = [
+                (column if parameter.transform == "log" else 1.0) * slope / value
+                for parameter, column, slope in zip(
+                    self.parameters, columns, self.gradient(*x, *columns), strict=True
+                )
+            ]
+            jacobian = np.stack([np.broadcast_to(slope, value.shape) for slope in slopes], axis=-1)
+            return np.log(value), jacobian
+
+
+LAWS: dict[str, Law] = {}
+
+
+def register(law: Law) -> Law:
+    """Make a law known by its name; a second law of the same name is a bug."""
+    assert law.name not in LAWS, f"a law named {law.name!r} exists"
+    LAWS[law.name] = law
+    return law
+
+
+def laws() -> dict[str, Law]:
+    """Every law by name: those that ship and those registered since."""
+    from scisci.scaling import laws as shipped  # importing it registers them
+
+    assert shipped
+    return LAWS
+
+
+def law(name: str) -> Law:
+    """Look a law up by name; an unknown one is a `UserError` with the closest names."""
+    if name not in laws():
+        raise unknown_name("law", name, LAWS)
+    return LAWS[name]

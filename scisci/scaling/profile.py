@@ -1,0 +1,128 @@
+"""Small-sample intervals: the profile of the sum of squares against Student's t.
+
+For parameter j the interval is every value v with S(v) - S_min <= s^2 t^2, where S(v) is the sum of squares
+with parameter j held at v and all others refitted, s^2 the residual variance and t the quantile for its
+degrees of freedom (Bates and Watts 1988, section 6.1). It is exact for a linear model with normal errors,
+follows the curvature of a non-linear one, and has an open end where the data do not bound the parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from scisci.scaling.law import Array, Law
+from scisci.scaling.solve import solve
+from scisci.scaling.table import Points
+
+LEVEL = 0.95
+_REACH = np.geomspace(0.05, 60.0, 40)  # how far the profile looks, in Wald half-widths
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The variance of a log residual of weight 1, with the degrees of freedom that estimated it."""
+
+    variance: float
+    dof: int
+    pooled_over: int = 1
+
+    def quantile(self) -> float:
+        """Two-sided Student quantile at the level of the intervals."""
+        return float(stats.t.ppf(0.5 + LEVEL / 2, self.dof)) if self.dof > 0 else np.inf
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Which interval is quoted: `method`, `level`, degrees of freedom and a sentence for the reader."""
+
+    method: str
+    level: float
+    dof: int
+    words: str
+
+
+def covariance(law: Law, x: Sequence[Array], weight: Array, internal: Array) -> Array:
+    """(J' W J)^-1 [p, p] of the internal parameters; a direction without information gets a huge variance."""
+    _, jacobian = law.log_predict(x, internal)
+    hessian = (jacobian * weight[:, None]).T @ jacobian
+    scale = np.sqrt(np.maximum(np.diag(hessian), 1e-300))
+    values, vectors = np.linalg.eigh(hessian / np.outer(scale, scale))
+    return (vectors / np.maximum(values, 1e-14)) @ vectors.T / np.outer(scale, scale)
+
+
+def profile_intervals(
+    law: Law, data: Points, weight: Array, internal: Array, scale: Scale
+) -> tuple[dict[str, tuple[float, float]], Interval]:
+    """The interval of every parameter in natural units, NaN where an end does not exist."""
+    words = "profile of the sum of squares with Student's t, over runs, for the evaluated samples as they are"
+    if scale.pooled_over > 1:
+        words += f", residual scale pooled over {scale.pooled_over} slices"
+    kind = Interval("profile-t", LEVEL, scale.dof, words)
+    if scale.dof < 1:
+        return dict.fromkeys(law.names, (np.nan, np.nan)), kind
+    threshold = max(scale.variance, 1e-24) * scale.quantile() ** 2
+    ends = _ends(law, data, weight, internal, threshold)
+    return {name: (float(lo), float(hi)) for name, (lo, hi) in zip(law.names, ends, strict=True)}, kind
+
+
+def _ends(law: Law, data: Points, weight: Array, internal: Array, threshold: float) -> Array:
+    """Both ends [p, 2] in natural units; every parameter and side is one track, all solved together."""
+    p = len(internal)
+    spread = covariance(law, data.x, weight, internal)
+    half = np.sqrt(np.diag(spread) * threshold)
+    lower, upper = law.bounds()
+    index = np.repeat(np.arange(p), 2)
+    sign = np.tile([-1.0, 1.0], p)
+    best = _excess(law, data, weight, internal[None], np.ones((1, p), bool))[0][0]
+    direction = (spread[index] / np.diag(spread)[index][:, None])[:, None, :]
+
+    def excess(value: Array) -> Array:
+        """S - S_min [tracks, k] with parameter `index` held at `value` [tracks, k]."""
+        tracks, k = value.shape
+        start = internal + direction * (value - internal[index][:, None])[..., None]
+        start = np.clip(start, lower, upper)
+        rows = np.arange(tracks)
+        start[rows, :, index] = value
+        free = np.ones((tracks, p), bool)
+        free[rows, index] = False
+        free = np.repeat(free, k, axis=0)
+        found, u = _excess(law, data, weight, start.reshape(-1, p), free)
+        # a second try from the neighbour nearer to the optimum follows a bent valley
+        again = np.concatenate([u.reshape(tracks, k, p)[:, :1], u.reshape(tracks, k, p)[:, :-1]], axis=1)
+        again[rows, :, index] = value
+        second, _ = _excess(law, data, weight, again.reshape(-1, p), free)
+        return np.minimum(found, second).reshape(tracks, k) - best
+
+    near = internal[index]
+    reach = near[:, None] + sign[:, None] * half[index][:, None] * _REACH
+    reach = np.clip(
+        reach, np.maximum(lower[index], near - 700)[:, None], np.minimum(upper[index], near + 700)[:, None]
+    )
+    for _ in range(3):  # each pass narrows the bracket of the crossing
+        above = ~(excess(reach) < threshold)
+        crossed = above.any(1)
+        at = np.where(crossed, above.argmax(1), reach.shape[1] - 1)
+        high = np.take_along_axis(reach, at[:, None], 1)[:, 0]
+        low = np.where(at > 0, np.take_along_axis(reach, np.maximum(at - 1, 0)[:, None], 1)[:, 0], near)
+        low = np.where(crossed, low, high)
+        near, reach = low, low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, 17)[1:]
+        if _ == 0:
+            open_ended = ~crossed
+    ends = np.where(open_ended, np.nan, 0.5 * (reach[:, 0] + reach[:, -1]))
+    natural = law.natural(np.broadcast_to(internal, (2 * p, p)).copy())
+    shifted = np.array(internal)[None].repeat(2 * p, 0)
+    shifted[np.arange(2 * p), index] = ends
+    natural = law.natural(shifted)[np.arange(2 * p), index]
+    # zero is where an offset ends by its meaning, not for want of data
+    floor = np.array([parameter.lower for parameter in law.parameters])[index]
+    natural = np.where(open_ended & (sign < 0) & (floor == 0.0), 0.0, natural)
+    return natural.reshape(p, 2)
+
+
+def _excess(law: Law, data: Points, weight: Array, start: Array, free: np.ndarray) -> tuple[Array, Array]:
+    found = solve(law, data.x, data.log_y, start, weight=weight, free=free, max_steps=60)
+    return 2.0 * found.objective, found.internal

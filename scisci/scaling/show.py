@@ -1,0 +1,136 @@
+"""Tables for the terminal: laws, fits and studies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from scisci.scaling.law import laws
+
+_AXIS_TITLES = {"params": "parameters", "data": "training samples", "flops": "training FLOPs"}
+_COLOURS = {"identified": "green", "weak": "yellow", "not identified": "red"}
+
+
+def show_laws(console: Console) -> None:
+    """List the laws with formula and source."""
+    table = Table("law", "formula", "variables", "source", title="scaling laws")
+    for name, law in sorted(laws().items()):
+        table.add_row(name, escape(law.formula), ", ".join(law.variables), escape(law.source))
+    console.print(table)
+
+
+def show_fits(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
+    """One row per parameter of every fit; one that is not identified shows no number."""
+    keys = list(dict.fromkeys(key for record in records for key in record["group"]))
+    table = Table(*keys, "law", "n", "parameter", "value", "95 % interval", "verdict")
+    for record in records:
+        lead = [str(record["group"].get(key, "")) for key in keys] + [record["law"], str(record["n"])]
+        verdict = _verdict(record)
+        if record["audit"]["verdict"] == "not identified":
+            table.add_row(*lead, record["exponent"], "–", "–", verdict, end_section=True)
+            continue
+        rows = {**record["parameters"], **record["derived"]}
+        for i, (name, entry) in enumerate(rows.items()):
+            first = lead if i == 0 else [""] * len(lead)
+            ends = ", ".join("open" if end is None else f"{end:.4g}" for end in entry["ci95"])
+            last = i == len(rows) - 1
+            table.add_row(
+                *first,
+                name,
+                f"{entry['value']:.4g}",
+                f"[{ends}]".replace("[", r"\["),
+                verdict if i == 0 else "",
+                end_section=last,
+            )
+    console.print(table)
+    _notes(console, records)
+
+
+def show_study(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
+    """Exponents by axis, architectures down and splits across, then the differences OOD minus ID."""
+    splits = list(dict.fromkeys(record["group"]["split"] for record in records))
+    metric = records[0]["metric"]
+    for axis, title in _AXIS_TITLES.items():
+        chosen = [record for record in records if record["axis"] == axis]
+        if not chosen:
+            continue
+        table = Table("model", "law", *splits, title=f"exponent of {metric} along {title}, 95 % interval")
+        for (model, law), row in _rows(chosen).items():
+            cells = [_coloured(row[split]) if split in row else "" for split in splits]
+            table.add_row(model, law, *cells)
+        console.print(table)
+        _show_differences(console, chosen, [split for split in splits if split != "test"], title)
+    _notes(console, records)
+
+
+def _show_differences(
+    console: Console, records: Sequence[Mapping[str, Any]], splits: list[str], title: str
+) -> None:
+    table = Table(
+        "model", "law", *splits, title=f"exponent OOD minus ID along {title}, 95 % interval, paired by run"
+    )
+    filled = False
+    for (model, law), row in _rows(records).items():
+        cells = []
+        for split in splits:
+            found = [d for d in row[split]["differences"] if d["kind"] == "ood-id"] if split in row else []
+            cells.append(escape(f"{found[0]['text']}") if found else "–")
+            filled |= bool(found) and found[0]["value"] is not None
+        table.add_row(model, law, *cells)
+    if filled:
+        console.print(table)
+
+
+def _rows(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Mapping[str, Any]]]:
+    rows: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for record in records:
+        group = record["group"]
+        model = group["architecture"] + ("" if group["treatment"] == "none" else f" + {group['treatment']}")
+        rows.setdefault((model, record["law"]), {})[group["split"]] = record
+    return rows
+
+
+def _coloured(record: Mapping[str, Any]) -> str:
+    colour = _COLOURS[record["audit"]["verdict"]]
+    return f"[{colour}]{escape(record['text'])}[/]"
+
+
+def _intervals(records: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """The degrees of freedom seen with each kind of interval."""
+    found: dict[str, set[int]] = {}
+    for record in records:
+        if record["interval"]:
+            found.setdefault(record["interval"]["words"], set()).add(record["interval"]["dof"])
+    return {words: sorted(dofs) for words, dofs in found.items()}
+
+
+def _verdict(record: Mapping[str, Any]) -> str:
+    verdict = record["audit"]["verdict"]
+    return f"[{_COLOURS[verdict]}]{verdict}[/]"
+
+
+def _notes(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
+    """Which interval is quoted, and each reason once with the groups it holds for."""
+    losses = list(dict.fromkeys(r["loss"] for r in records if r["loss"]))
+    for line in losses:
+        console.print(f"objective: {line}", highlight=False)
+    for words, dofs in _intervals(records).items():
+        span = str(dofs[0]) if len(dofs) == 1 else f"{dofs[0]} to {dofs[-1]}"
+        console.print(f"interval: {words}; residual degrees of freedom: {span}", highlight=False)
+    remarks: dict[str, int] = {}
+    for record in records:
+        for reason in [*record["audit"]["reasons"], *record["warnings"]]:
+            line = f"{record['law']}, {record['audit']['verdict']}: {reason}"
+            remarks[line] = remarks.get(line, 0) + 1
+    for line, count in remarks.items():
+        console.print(escape(line) + (f" ({count} fits)" if count > 1 else ""), highlight=False)
+    left_out: dict[str, int] = {}
+    for record in records:
+        for reason, count in record["left_out"].items():
+            left_out[reason] = max(left_out.get(reason, 0), count)
+    for reason, count in left_out.items():
+        console.print(f"left out: {count} runs that ended as {reason}", highlight=False)
