@@ -167,7 +167,7 @@ def match_variables(law: Law, x: Mapping[str, str]) -> dict[str, str]:
     if set(x) != set(law.variables):
         wanted = ",".join(f"{name}=COLUMN" for name in law.variables)
         raise UserError(
-            f"the law {law.name!r} has the variables {', '.join(law.variables)}, not {', '.join(x) or 'none'}; "
+            f"the law {law.name!r} has the variables {', '.join(law.variables)}, not {', '.join(x)}; "
             f"write --x {wanted}"
         )
     return {name: x[name] for name in law.variables}

@@ -124,5 +124,5 @@ def _ends(law: Law, data: Points, weight: Array, internal: Array, threshold: flo
 
 
 def _excess(law: Law, data: Points, weight: Array, start: Array, free: np.ndarray) -> tuple[Array, Array]:
-    found = solve(law, data.x, data.log_y, start, weight=weight, free=free, max_steps=60)
+    found = solve(law, data.x, data.log_y, start, weight=weight, free=free, max_steps=60, tolerance=1e-7)
     return 2.0 * found.objective, found.internal

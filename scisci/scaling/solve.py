@@ -57,10 +57,12 @@ def solve(
     delta: float = np.inf,
     free: np.ndarray | None = None,
     max_steps: int = _MAX_STEPS,
+    tolerance: float = 1e-15,
 ) -> Solution:
     """Minimise from each row of `start` [B, p] (internal parameters), within the law's bounds.
 
     `log_y` and `weight` are [n] or [B, n]; `free` [B, p] or [p] marks the parameters that may move.
+    A problem is done when a step promises to reduce the objective by less than `tolerance` of it.
     """
     batch, p = start.shape
     n = log_y.shape[-1]
@@ -78,6 +80,7 @@ def solve(
             start[i : i + rows],
             mask[i : i + rows],
             max_steps,
+            tolerance,
         )
         for i in range(0, batch, rows)
     ]
@@ -93,6 +96,7 @@ def _solve(
     start: Array,
     free: np.ndarray,
     max_steps: int,
+    tolerance: float,
 ) -> tuple[Array, Array, Array, np.ndarray]:
     batch, p = start.shape
     lower, upper = law.bounds()
@@ -111,7 +115,7 @@ def _solve(
         open_ = _movable(u[active], gradient[active], free[active], lower, upper)
         gradient[active] *= open_
         step, decrease = _step(gradient[active], hessian, open_, damping[active])
-        done = decrease <= 1e-15 * value[active] + floor[active]
+        done = decrease <= tolerance * value[active] + floor[active]
         trial = np.clip(u[active] + step, lower, upper)
         trial = np.where(open_, trial, u[active])
         trial_value = objective(law, x, target[active], weight[active], delta, trial)

@@ -70,8 +70,8 @@ class Table:
         """Rows that meet every condition, as in "data==1024 and split!=val"."""
         table = self
         for part in re.split(r"\s+and\s+|,", condition) if condition else []:
-            aside = table.set_aside
-            if aside is not None and not _absent(aside, part):
+            name, aside = _read_condition(part)[0], table.set_aside
+            if aside is not None and not _absent(aside, name):
                 aside = aside.rows(aside._matches(part))
             table = replace(table.rows(table._matches(part)), set_aside=aside)
         if condition and not len(table):
@@ -79,11 +79,7 @@ class Table:
         return table
 
     def _matches(self, condition: str) -> np.ndarray:
-        match = _CONDITION.match(condition)
-        if match is None:
-            raise UserError(f"cannot read the condition {condition!r}; write it as column<=value, e.g. N>1e6")
-        name, operator, text = match.groups()
-        text = text.strip("'\"")
+        name, operator, text = _read_condition(condition)
         values = self.column(name)
         if values.dtype.kind in "fiu" or all(value is None or _is_number(value) for value in values):
             if not _is_number(text):
@@ -110,9 +106,17 @@ class Table:
             yield group, replace(self.rows(index == code), set_aside=aside)
 
 
-def _absent(aside: Table, condition: str) -> bool:
-    """Whether the column a condition names is empty for runs that did not end well (split, metric, value)."""
-    name = re.split(r"[\s<>=!]", condition.strip(), maxsplit=1)[0]
+def _read_condition(condition: str) -> tuple[str, str, str]:
+    """Column, operator and value of "data>=1024"."""
+    match = _CONDITION.match(condition)
+    if match is None:
+        raise UserError(f"cannot read the condition {condition!r}; write it as column<=value, e.g. N>1e6")
+    name, operator, text = match.groups()
+    return name, operator, text.strip("'\"")
+
+
+def _absent(aside: Table, name: str) -> bool:
+    """Whether a column is empty for runs that did not end well (split, metric, value)."""
     values = aside.column(name)
     return all(value is None or value != value for value in values.tolist())
 
