@@ -256,7 +256,7 @@ def _correlation(law: Law, data: Points, weight: Array, internal: Array) -> tupl
     """Correlations of the estimates by pair of names, and the condition number of the scaled Hessian."""
     _, jacobian = law.log_predict(data.x, internal)
     hessian = (jacobian * weight[:, None]).T @ jacobian
-    scale = np.sqrt(np.diag(hessian))
+    scale = np.sqrt(np.maximum(np.diag(hessian), 1e-60))
     scaled = hessian / np.outer(scale, scale)
     spread = covariance(law, data.x, weight, internal)
     sd = np.sqrt(np.diag(spread))

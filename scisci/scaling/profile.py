@@ -49,7 +49,7 @@ def covariance(law: Law, x: Sequence[Array], weight: Array, internal: Array) -> 
     """(J' W J)^-1 [p, p] of the internal parameters; a direction without information gets a huge variance."""
     _, jacobian = law.log_predict(x, internal)
     hessian = (jacobian * weight[:, None]).T @ jacobian
-    scale = np.sqrt(np.maximum(np.diag(hessian), 1e-300))
+    scale = np.sqrt(np.maximum(np.diag(hessian), 1e-60))
     values, vectors = np.linalg.eigh(hessian / np.outer(scale, scale))
     return (vectors / np.maximum(values, 1e-14)) @ vectors.T / np.outer(scale, scale)
 

@@ -287,6 +287,7 @@ def _positive(table: Table, column: str, role: str, called: str | None = None) -
         ("missing or NaN", np.isnan(values)),
         ("infinite", np.isinf(values)),
         ("zero or negative", values <= 0),
+        ("beyond 1e-50 to 1e50", (values < 1e-50) | (values > 1e50)),
     ):
         if bad.any():
             raise UserError(

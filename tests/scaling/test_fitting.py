@@ -220,7 +220,7 @@ def test_unknown_names_get_a_suggestion() -> None:
         points(power_table(), {"N": "parms"}, "loss")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_table_gives_finite_records_or_a_sentence(data: st.DataObject) -> None:
     from scisci.scaling.records import fit_record
