@@ -24,7 +24,7 @@ class Recipe(_Record):
 
     steps: int = Field(gt=0)
     batch_size: int = Field(default=16, gt=0)
-    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps over which the rate rises")
     weight_decay: float = Field(default=0.0, ge=0)
     gradient_clip: float = Field(default=10.0, gt=0)

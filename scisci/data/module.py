@@ -91,6 +91,7 @@ class StoreDataModule(L.LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.dataset, self.train_samples = dataset, train_samples
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_samples, self.test_samples = val_samples, test_samples
@@ -121,7 +122,7 @@ class StoreDataModule(L.LightningDataModule):
     def test_splits(self) -> list[str]:
         """Names of the splits that `test` and `predict` run over."""
         if self._test_splits is None:
-            return [name for name in self.store.splits if name == "test" or name.startswith("ood_")]
+            return ["test", *(name for name in self.store.splits if name.startswith("ood_"))]
         return [self.store.split(name).name for name in self._test_splits]
 
     def train_indices(self) -> np.ndarray:
@@ -153,11 +154,16 @@ class StoreDataModule(L.LightningDataModule):
             average_neighbors=batch.edge_index.shape[1] / len(batch.numbers),
         )
 
+    def check(self) -> None:
+        """Raise `UserError` if the data set cannot be what the options ask for; reads no samples."""
+        self.train_indices()
+        for name in ("val", *self.test_splits):
+            self.store.split(name)
+
     def setup(self, stage: str) -> None:
-        """Take the cutoff and the elements from the model that is to be fed, and check the options."""
+        """Take the cutoff and the elements from the model that is to be fed."""
         model = self.trainer.lightning_module.model  # type: ignore[union-attr]
         self.cutoff, self.elements = model.cutoff, frozenset(model.elements)
-        self.train_indices()
 
     def loader(self, split: str, samples: int | None = None, batch_size: int | None = None) -> DataLoader:
         """A loader over the first `samples` of a split, in stored order."""

@@ -155,6 +155,10 @@ class Store:
         nodes = [self.h5(i)[f"metadata/{column}"] for i in range(len(self._paths))]
         return np.concatenate([(n.asstr() if h5py.check_string_dtype(n.dtype) else n)[...] for n in nodes])
 
+    def sample_column(self, name: str) -> np.ndarray:
+        """One per-sample field, such as `group` or `energy`, over all samples."""
+        return np.concatenate([self.h5(i)[f"samples/{name}"][...] for i in range(len(self._paths))])
+
     def take(self, indices: np.ndarray) -> Ragged:
         """Read the samples at `indices`, in that order; neighbouring samples are read in one slice."""
         unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scisci.models.blocks.graph import Features, Graph, edge_vectors, sum_to
+from scisci.models.blocks.graph import Features, Graph, sum_to
 
 
 class Potential(nn.Module):
@@ -52,10 +52,9 @@ class Potential(nn.Module):
         dtype = self.readout[0].weight.dtype
         gradient = self.direct is None
         with torch.set_grad_enabled(torch.is_grad_enabled() or gradient):
-            vectors = edge_vectors(batch, dtype)
-            if gradient:
-                vectors.requires_grad_()
             senders, receivers = batch.edge_index
+            pos = batch.pos.detach().to(dtype).requires_grad_(gradient)
+            vectors = pos[senders] + batch.edge_shift.to(dtype) - pos[receivers]
             graph = Graph(batch.numbers, senders, receivers, vectors, torch.linalg.vector_norm(vectors, dim=1))
             features: Features = self.backbone(graph)
             atoms = self.readout(features.scalars)[:, 0] * self.energy_scale

@@ -74,3 +74,8 @@ def build(name: str, elements: tuple[int, ...], average_neighbors: float, **kwar
         return get(name)(elements=elements, average_neighbors=average_neighbors, **kwargs)
     except (TypeError, ValueError) as error:
         raise UserError(f"{name} cannot be built with {kwargs}: {error}") from error
+
+
+def default(name: str, option: str) -> Any:
+    """The default value of an architecture's option."""
+    return inspect.signature(get(name).__init__).parameters[option].default

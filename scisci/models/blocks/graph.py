@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -24,13 +24,6 @@ class Features(NamedTuple):
 
     scalars: Float[Tensor, "atoms channels"]
     vectors: Float[Tensor, "atoms 3 channels"] | None
-
-
-def edge_vectors(batch: Any, dtype: torch.dtype) -> Float[Tensor, "edges 3"]:
-    """Vectors from receiver to sender, across periodic boundaries."""
-    senders, receivers = batch.edge_index
-    pos = batch.pos.to(dtype)
-    return pos[senders] + batch.edge_shift.to(dtype) - pos[receivers]
 
 
 def sum_to(

@@ -1,0 +1,60 @@
+"""Splits: dividing samples by chance or by group, and proving that nothing leaks between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from scisci.contracts.errors import UserError
+from scisci.data.store import Store
+
+
+
+
+def _check(fractions: Mapping[str, float]) -> None:
+    if not fractions or any(not 0 < f <= 1 for f in fractions.values()) or sum(fractions.values()) > 1 + 1e-9:
+        raise UserError(f"split fractions {dict(fractions)} are not possible: each is above 0 and they sum to at most 1")
+
+
+def random_split(samples: int, fractions: Mapping[str, float], seed: int = 0) -> dict[str, np.ndarray]:
+    """Divide `samples` at random: split name → indices in random order, of the stated fractions.
+
+    The order is fixed by the seed, so the first D of `train` are nested training subsets.
+    """
+    _check(fractions)
+    order = np.random.default_rng(seed).permutation(samples)
+    edges = np.round(np.cumsum([0.0, *fractions.values()]) * samples).astype(int)
+    parts = {name: order[a:b] for name, a, b in zip(fractions, edges[:-1], edges[1:], strict=True)}
+    if empty := [name for name, part in parts.items() if not len(part)]:
+        raise UserError(f"{samples} samples leave split {empty[0]!r} empty; give more samples or other fractions")
+    return parts
+
+
+def group_split(groups: np.ndarray, fractions: Mapping[str, float], seed: int = 0) -> dict[str, np.ndarray]:
+    """Divide whole groups at random, so that no group is in two splits. `groups` [n] are integers."""
+    names = np.unique(groups)
+    chosen = random_split(len(names), fractions, seed)
+    rng = np.random.default_rng([seed, 1])
+    return {
+        split: rng.permutation(np.flatnonzero(np.isin(groups, names[members]))) for split, members in chosen.items()
+    }
+
+
+def leaks(store: Store) -> list[str]:
+    """What the splits share that they must not: a sample in two splits, or a group in `train` and a disjoint split."""
+    found = []
+    members = {name: split.indices() for name, split in store.splits.items()}
+    owner = np.full(len(store), -1)
+    for number, (name, indices) in enumerate(members.items()):
+        if len(np.unique(indices)) < len(indices):
+            found.append(f"split {name!r} holds a sample twice")
+        if (taken := owner[indices] >= 0).any():
+            other = list(members)[int(owner[indices][taken][0])]
+            found.append(f"splits {other!r} and {name!r} share samples")
+        owner[indices] = number
+    groups = store.sample_column("group")
+    for name, split in store.splits.items():
+        if split.disjoint and (shared := np.intersect1d(groups[members["train"]], groups[members[name]])).size:
+            found.append(f"split {name!r} shares the group {store.groups[shared[0]]!r} with 'train'")
+    return found

@@ -1,0 +1,61 @@
+"""Models that travel: weights as safetensors, everything else as JSON; nothing executable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_model as load_weights
+from safetensors.torch import save_model as save_weights
+
+from scisci.contracts.errors import UserError
+from scisci.contracts.files import atomic_path, write_text
+from scisci.data.module import Statistics
+from scisci.models.potential import Potential
+from scisci.tasks.atomistic import AtomisticTask
+
+SCHEMA_VERSION = 1
+
+
+def save_model(task: AtomisticTask, folder: Path) -> None:
+    """Write `model.safetensors` and `model.json` (task options and data statistics) into `folder`."""
+    assert task.statistics is not None
+    with atomic_path(folder / "model.safetensors") as temporary:
+        save_weights(task.model, str(temporary))
+    description: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "task": "atomistic",
+        "hyperparameters": dict(task.hparams),
+        "statistics": task.statistics.as_dict(),
+    }
+    write_text(folder / "model.json", json.dumps(description, indent=1) + "\n")
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    try:
+        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"no trained model in {folder}; give a run directory that holds model.json") from error
+    if description["schema_version"] > SCHEMA_VERSION:
+        raise UserError(f"{folder} was written by a newer scisci; update with 'pip install -U scisci'")
+    return description
+
+
+def restore(task: AtomisticTask, folder: Path) -> AtomisticTask:
+    """Give `task` the trained weights of a run directory."""
+    statistics = _description(folder)["statistics"]
+    task.build(Statistics(**{k: tuple(v) if isinstance(v, list) else v for k, v in statistics.items()}))
+    load_weights(task.model, str(folder / "model.safetensors"))
+    return task.eval()
+
+
+def load_task(folder: Path | str) -> AtomisticTask:
+    """Rebuild a trained task from a run directory; `UserError` if the directory holds no model."""
+    folder = Path(folder)
+    return restore(AtomisticTask(**_description(folder)["hyperparameters"]), folder)
+
+
+def load_model(folder: Path | str) -> Potential:
+    """The trained potential of a run directory, ready to predict."""
+    return load_task(folder).model

@@ -1,0 +1,214 @@
+"""`scisci fit | validate | test | predict`: LightningCLI with run directories of its own."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+import warnings
+from argparse import ArgumentError
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from jsonargparse import set_parsing_settings
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from scisci.contracts.errors import UserError
+from scisci.contracts.files import digest, write_text
+from scisci.contracts.metrics import metric
+from scisci.data.module import StoreDataModule
+from scisci.models.registry import ENTRY_POINTS
+from scisci.tasks.accounting import reset_peak_memory
+from scisci.tasks.atomistic import AtomisticTask
+from scisci.tasks.checkpoints import restore
+from scisci.tasks.predictions import write_predictions
+from scisci.tasks.run import Curve, best_checkpoint, conclude, quiet
+
+
+def allow_imports() -> None:
+    """A config names classes to import; only scisci, Lightning, torch and installed plug-ins are imported for it."""
+    plugins = {point.module.split(".")[0] for point in entry_points(group=ENTRY_POINTS)}
+    allowed = ["scisci", "lightning", "torch", *sorted(plugins)]
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=allowed)
+
+
+def new_run_folder(root: Path, name: str) -> Path:
+    """Create and return a folder that did not exist: `<root>/<name>-<time>`, numbered if need be."""
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count():
+        folder = root / (f"{stem}-{number}" if number else stem)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("unreachable")
+
+
+class CLI(LightningCLI):
+    """LightningCLI for potentials. Every `fit` has its own run directory, made before training starts."""
+
+    def __init__(self, argv: list[str], run: Path | None) -> None:
+        self.run_folder = run
+        self.curve = Curve()
+        super().__init__(
+            AtomisticTask,
+            StoreDataModule,
+            args=argv,
+            seed_everything_default=0,
+            save_config_callback=None,
+            # The task brings its optimiser and schedule; --lr_scheduler alone would be ignored without a word.
+            auto_configure_optimizers=False,
+            trainer_defaults={
+                "max_steps": 1000,
+                "max_epochs": -1,
+                "val_check_interval": 200,
+                "check_val_every_n_epoch": None,
+                "num_sanity_val_steps": 0,
+                "gradient_clip_val": 10.0,
+                "devices": 1,
+            },
+            parser_kwargs={"prog": "scisci", "exit_on_error": False},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options of scisci's own."""
+        parser.add_argument("--runs", type=str, default="runs", help="folder in which fit makes its run directory")
+
+    def before_instantiate_classes(self) -> None:
+        """Settings that training potentials needs, whatever the config says."""
+        config = self.config[self.subcommand]
+        # Forces are gradients, which inference mode cannot take.
+        config.trainer.inference_mode = False
+        if self.subcommand != "fit":
+            config.trainer.logger = config.trainer.logger or False
+            config.update({"verbose": False} if "verbose" in config else {})
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """For `fit`: once model and data are known to be sound, make the run directory and log into it."""
+        if self.subcommand == "fit":
+            self.datamodule.check()
+            folder = self._run_directory()
+            self.best = best_checkpoint(folder / "checkpoints", save_last=True)
+            config = self.config[self.subcommand].trainer
+            kwargs["callbacks"] = [*(self.config_init["fit"].trainer.callbacks or []), self.best, self.curve]
+            if config.logger is None:
+                kwargs["logger"] = CSVLogger(folder, name="", version="log")
+        return super().instantiate_trainer(**kwargs)
+
+    def _run_directory(self) -> Path:
+        config = self.config[self.subcommand]
+        if self.run_folder is None:
+            self.run_folder = new_run_folder(Path(config.runs), f"{config.model.architecture}-{config.model.size}")
+            text = self._parser(self.subcommand).dump(config, skip_none=False)
+            write_text(self.run_folder / "config.yaml", text)
+        return self.run_folder
+
+    def before_fit(self) -> None:
+        """Build the model from the training subset."""
+        self.model.prepare(self.datamodule)
+        reset_peak_memory(self.trainer.strategy.root_device)
+        self._start = time.perf_counter()
+
+    def after_fit(self) -> None:
+        """Measure the best checkpoint and write the result."""
+        assert self.run_folder is not None
+        training_seconds = time.perf_counter() - self._start
+        run = digest((self.run_folder / "config.yaml").read_bytes())[:16]
+        result = conclude(
+            self.model, self.datamodule, self.trainer, self.best, self.curve, self.run_folder, run
+        )
+        seconds = time.perf_counter() - self._start
+        result = result.model_copy(update={"training_seconds": training_seconds, "seconds": seconds})
+        write_text(self.run_folder / "result.json", result.model_dump_json(indent=1) + "\n")
+        show(self.model)
+        print(f"run directory: {self.run_folder}")
+
+    def _restore(self) -> None:
+        if self.run_folder is not None:
+            restore(self.model, self.run_folder)
+        elif self.config[self.subcommand].ckpt_path is None:
+            raise UserError(f"{self.subcommand} needs a trained model: give --run DIR or --ckpt_path FILE")
+        else:
+            checkpoint = torch.load(self.config[self.subcommand].ckpt_path, weights_only=True, map_location="cpu")
+            self.model.on_load_checkpoint(checkpoint)
+
+    before_validate = before_test = before_predict = _restore
+
+    @rank_zero_only
+    def after_test(self) -> None:
+        """Print what was measured."""
+        show(self.model)
+
+    def after_predict(self) -> None:
+        """Write one predictions file per split."""
+        folder = (self.run_folder or Path(self.config[self.subcommand].runs)) / "predictions"
+        outputs = self.trainer.predict_loop.predictions
+        data: StoreDataModule = self.datamodule
+        splits = data.test_splits
+        for split, batches in zip(splits, outputs if len(splits) > 1 else [outputs], strict=True):
+            forces = [f for out in batches for f in out["forces"].cpu().split(out["ptr"].diff().tolist())]
+            energy = torch.cat([out["energy"] for out in batches]).cpu().numpy()
+            ids = data.store.split(split).indices(data.test_samples)
+            path = folder / f"{split}.h5"
+            write_predictions(path, data.store.fingerprint, split, ids, energy, [f.numpy() for f in forces])
+            print(f"wrote {path}")
+
+
+def show(task: AtomisticTask) -> None:
+    """Print the test results, a row per split."""
+    from rich.console import Console
+    from rich.table import Table
+
+    names = list(next(iter(task.test_results.values())))
+    plain = [name for name in names if not name.startswith("symmetry") or name == "symmetry_rotation_forces"]
+    table = Table(title="error ± standard error over samples")
+    table.add_column("split")
+    for name in plain:
+        table.add_column(metric(name).title, justify="right")
+    for split, metrics in task.test_results.items():
+        table.add_row(split, *(f"{metrics[n].value:.4g} ± {metrics[n].se or 0:.1g}" for n in plain))
+    Console().print(table)
+
+
+def one_sentence(message: str, command: str) -> str:
+    """What jsonargparse says of a bad option or config, as one sentence with the remedy."""
+    if denied := re.search(r"Importing '([^']+)' is not allowed", message):
+        return (
+            f"the config names {denied[1]!r}, but only scisci, lightning, torch and installed plug-ins are imported for"
+            " a config; remove it"
+        )
+    return f"{' '.join(message.split()).rstrip('.')}; 'scisci {command} --help' lists what is accepted"
+
+
+def main(argv: list[str]) -> None:
+    """Run a LightningCLI sub-command. `--run DIR` stands for a run directory: its config, model and checkpoints."""
+    quiet()
+    allow_imports()
+    # Shown for every start from a notebook or a script with a dash in its name; means nothing here.
+    warnings.filterwarnings("ignore", message=r".*LightningCLI's args parameter.*")
+    command, *rest = argv
+    run = None
+    if "--run" in rest:
+        at = rest.index("--run")
+        if at + 1 == len(rest):
+            raise UserError("--run needs a run directory")
+        run = Path(rest[at + 1])
+        rest = rest[:at] + rest[at + 2 :]
+        if not (run / "config.yaml").is_file():
+            raise UserError(f"{run} is not a run directory: it has no config.yaml")
+        rest = ["--config", str(run / "config.yaml"), *rest]
+        if command == "fit":
+            last = run / "checkpoints" / "last.ckpt"
+            if not last.is_file():
+                raise UserError(f"{run} cannot be continued: it has no checkpoints/last.ckpt; start it afresh")
+            rest += ["--ckpt_path", str(last)]
+    try:
+        CLI([command, *rest], run)
+    except ArgumentError as error:
+        raise UserError(one_sentence(str(error), command)) from error

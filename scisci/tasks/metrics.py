@@ -1,0 +1,73 @@
+"""Errors of a potential, accumulated over batches into estimates with standard errors."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scisci.contracts.run import MetricValue
+
+MILLI = 1000.0
+
+
+def ratio_estimate(numerators: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> MetricValue:
+    """The weighted mean sum(numerators) / sum(weights) over n samples, with standard errors.
+
+    `numerators` and `weights` [n] are per-sample sums (of errors, and of what they are averaged over). The standard
+    errors are the linearised ones of a ratio (Cochran, "Sampling techniques", eq. 6.13), over samples and, with
+    whole groups as the sampling units, over groups.
+    """
+    total = weights.sum()
+    value = numerators.sum() / total
+    residuals = numerators - value * weights
+
+    def error(parts: np.ndarray) -> float | None:
+        n = len(parts)
+        return float(np.sqrt(n / (n - 1) * np.square(parts).sum()) / total) if n > 1 else None
+
+    by_group = np.bincount(np.unique(groups, return_inverse=True)[1], weights=residuals)
+    return MetricValue(value=float(value), se=error(residuals), se_groups=error(by_group), n=len(numerators))
+
+
+def sample_errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
+    """Per-sample (numerator, weight) of each metric: `energy_mae` meV/atom, `force_mae` meV/Å, `force_cosine`."""
+    atoms = (batch.ptr[1:] - batch.ptr[:-1]).double()
+
+    def per_system(values: Tensor) -> Tensor:
+        return values.new_zeros(batch.num_graphs).index_add(0, batch.batch, values)
+
+    energy = (outputs["energy"] - batch.energy).abs() / atoms * MILLI
+    predicted, true = outputs["forces"].double(), batch.forces.double()
+    force = per_system((predicted - true).abs().sum(dim=1)) * MILLI
+    cosine = per_system(torch.nn.functional.cosine_similarity(predicted, true, dim=1, eps=1e-12))
+    return {
+        "energy_mae": (energy, torch.ones_like(energy)),
+        "force_mae": (force, 3 * atoms),
+        "force_cosine": (cosine, atoms),
+    }
+
+
+class Accumulator:
+    """Collects per-sample errors of one split, batch by batch."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        self._groups: list[Tensor] = []
+
+    def update(self, outputs: dict[str, Tensor], batch: Any) -> None:
+        """Add a batch."""
+        for name, parts in sample_errors(outputs, batch).items():
+            self._parts[name].append((parts[0].detach().cpu(), parts[1].cpu()))
+        self._groups.append(batch.group.cpu())
+
+    def compute(self) -> dict[str, MetricValue]:
+        """The estimate of each metric over all samples so far."""
+        groups = torch.cat(self._groups).numpy()
+        return {
+            name: ratio_estimate(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)), groups)
+            for name, parts in self._parts.items()
+        }
