@@ -1,0 +1,201 @@
+"""One attempt at one run: claim it, execute it, record what became of it. Every engine does just this."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import faulthandler
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, TextIO
+
+from scisci.contracts.errors import UserError
+from scisci.contracts.run import RunResult, RunSpec, Status
+from scisci.sweep.plan import Cell
+from scisci.sweep.records import Records
+
+Execute = Callable[[RunSpec, Path], RunResult]
+EXECUTE = "scisci.tasks.run:execute"
+OUTPUT_FILE, TRACEBACK_FILE, CRASH_FILE = "output.txt", "traceback.txt", "crash.txt"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to execute. `replace` names the recording it may take the place of (`Records.stamp`), if any."""
+
+    cell: Cell
+    spec: RunSpec
+    replace: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attempt came to.
+
+    `done`: executed and recorded here. `recorded`: another process had recorded it. Without a result yet:
+    `busy`, another process is at it; `unstarted`, the worker died before it began.
+    """
+
+    job: Job
+    state: Literal["done", "recorded", "busy", "unstarted"]
+    result: RunResult | None = None
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """All that an attempt needs to know apart from its job.
+
+    `execute` is "module:function", imported where the run is executed; the function has the signature
+    `(spec, folder) -> RunResult`, writes its files into `folder` and raises if the run fails.
+    """
+
+    folder: Path
+    domain: str
+    execute: str = EXECUTE
+
+    def load(self) -> Execute:
+        """Import the function that executes a run, with all it needs."""
+        module, _, function = self.execute.partition(":")
+        loaded: Execute = getattr(import_module(module), function)
+        return loaded
+
+
+def attempt(workplace: Workplace, job: Job, crash_report: bool = False) -> Outcome:
+    """Execute and record a run, unless another process holds it or has recorded it.
+
+    With `crash_report`, a fatal signal leaves Python's stack in the run's folder (for a process of its own).
+    Raises only what stops the whole sweep: a full disk, an `execute` that cannot be imported.
+    """
+    execute = workplace.load()
+    records = Records(workplace.folder)
+    try:
+        with records.claim(job.spec.run) as held:
+            if not held:
+                return Outcome(job, "busy")
+            present = records.stamp(job.spec.run)
+            if present is not None and present != job.replace:
+                return Outcome(job, "recorded", records.result(job.spec.run))
+            folder = records.begin(job.spec)
+            with _crash_report(folder) if crash_report else contextlib.nullcontext():
+                result = _execute(execute, job.spec, folder, workplace.domain)
+            records.commit(job.spec, result)
+            return Outcome(job, "done", result)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise UserError(
+                f"the disk that holds {workplace.folder} is full; free some space and run again"
+            ) from error
+        raise
+
+
+def record_death(workplace: Workplace, job: Job, status: Status, reason: str, seconds: float) -> Outcome:
+    """Record a run whose process died, unless it had not begun or another process has taken it up since."""
+    records = Records(workplace.folder)
+    with records.claim(job.spec.run) as held:
+        if not held:
+            return Outcome(job, "busy")
+        present = records.stamp(job.spec.run)
+        if present is not None and present != job.replace:
+            return Outcome(job, "recorded", records.result(job.spec.run))
+        folder = records.partial(job.spec.run)
+        if not folder.exists():
+            return Outcome(job, "unstarted")
+        crash = folder / CRASH_FILE
+        fatal = crash.read_text(encoding="utf-8").partition("\n")[0] if crash.exists() else ""
+        reason = f"{reason}: {fatal}" if fatal else reason
+        result = _no_result(job.spec, workplace.domain, status, reason, seconds)
+        records.commit(job.spec, result)
+        return Outcome(job, "done", result)
+
+
+def _execute(execute: Execute, spec: RunSpec, folder: Path, domain: str) -> RunResult:
+    """Call `execute`; an exception becomes a result that gives its last line as the reason."""
+    _use_one_thread()
+    started = time.perf_counter()
+    try:
+        with _output_into(folder / OUTPUT_FILE):
+            result = execute(spec, folder)
+        _check_finite(result)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise
+        (folder / TRACEBACK_FILE).write_text(traceback.format_exc(), encoding="utf-8")
+        status: Status = "out_of_memory" if _is_out_of_memory(error) else "failed"
+        return _no_result(spec, domain, status, _reason(error), time.perf_counter() - started)
+    assert result.run == spec.run
+    return result
+
+
+def _no_result(spec: RunSpec, domain: str, status: Status, reason: str, seconds: float) -> RunResult:
+    return RunResult(
+        run=spec.run,
+        status=status,
+        reason=reason,
+        domain=domain,
+        learning_rate=spec.optimization.learning_rate,
+        learning_rate_choice=spec.optimization.learning_rate_choice,
+        seconds=seconds,
+        device="unknown",
+    )
+
+
+def _check_finite(result: RunResult) -> None:
+    """JSON has no NaN: a result with one would read back as another."""
+    try:
+        json.dumps(result.model_dump(), allow_nan=False)
+    except ValueError as error:
+        raise ValueError("a number in the run's result is not finite") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    return traceback.format_exception_only(error)[-1].strip().partition("\n")[0]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch raises OutOfMemoryError for a device, and a bare RuntimeError from the allocator of the CPU
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(error)
+    )
+
+
+def _use_one_thread() -> None:
+    """Runs side by side must not compete for cores; the number of threads also changes the last digits."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+@contextlib.contextmanager
+def _output_into(path: Path) -> Iterator[TextIO]:
+    """Send what a run prints and warns into a file, which stays only if there is something in it."""
+    with (
+        open(path, "w", encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        yield file
+    if path.stat().st_size == 0:
+        path.unlink()
+
+
+@contextlib.contextmanager
+def _crash_report(folder: Path) -> Iterator[None]:
+    path = folder / CRASH_FILE
+    with open(path, "w", encoding="utf-8") as file:
+        faulthandler.enable(file)
+        try:
+            yield
+        finally:
+            faulthandler.disable()
+    path.unlink()

@@ -1,0 +1,166 @@
+"""`scisci sweep`: plan a study, do its runs, see how they stand, collect the results table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scisci.contracts.errors import UserError
+from scisci.contracts.run import Status
+
+if TYPE_CHECKING:
+    from scisci.sweep.drive import Shard
+
+STATUSES: tuple[Status, ...] = ("failed", "diverged", "out_of_memory")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `scisci sweep`."""
+    top = argparse.ArgumentParser(
+        prog="scisci sweep", description="Train every architecture, size and data amount of a study."
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="do all runs of a study that are not recorded yet")
+    run.add_argument("study", type=Path, help="study file (YAML)")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the sweep")
+    run.add_argument(
+        "--engine",
+        choices=("ray", "inline"),
+        help="ray: worker processes (default); inline: this process (default with --shard)",
+    )
+    run.add_argument(
+        "--workers", type=_positive, metavar="N", help="worker processes (default: one per core)"
+    )
+    run.add_argument(
+        "--order",
+        choices=("longest", "smallest"),
+        default="longest",
+        help="longest runs first ends soonest (default); smallest first gives an early look at the law",
+    )
+    run.add_argument(
+        "--retry",
+        action="append",
+        default=[],
+        choices=STATUSES,
+        help="do runs again that were recorded as this",
+    )
+    run.add_argument(
+        "--shard", type=_shard, metavar="I/N", help="only part I of N (counted from 1), e.g. in a job array"
+    )
+    run.set_defaults(act=_run)
+
+    plan = commands.add_parser("plan", help="print the grid of a study without running anything")
+    plan.add_argument("study", type=Path, help="study file (YAML)")
+    plan.set_defaults(act=_plan)
+
+    status = commands.add_parser("status", help="how many runs are done, and why others failed")
+    status.add_argument("folder", type=Path, metavar="DIR", help="folder of the sweep")
+    status.set_defaults(act=_status)
+
+    collect = commands.add_parser("collect", help="write DIR/results.parquet from the recorded runs")
+    collect.add_argument("folder", type=Path, metavar="DIR", help="folder of the sweep")
+    collect.add_argument(
+        "--all", action="store_true", help="also recorded runs that the plan no longer names"
+    )
+    collect.set_defaults(act=_collect)
+    return top
+
+
+def main(argv: list[str]) -> None:
+    """Entry point of `scisci sweep`."""
+    arguments = parser().parse_args(argv)
+    arguments.act(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from scisci.sweep.drive import sweep
+    from scisci.sweep.plan import make_plan
+    from scisci.sweep.progress import make_listener
+    from scisci.sweep.study import load_study
+
+    plan = make_plan(load_study(arguments.study))
+    engine = arguments.engine or ("inline" if arguments.shard else "ray")
+    try:
+        with make_listener() as listener:
+            state = sweep(
+                plan,
+                arguments.out,
+                listener,
+                engine=engine,
+                workers=arguments.workers,
+                order=arguments.order,
+                retry=arguments.retry,
+                shard=arguments.shard,
+            )
+    except KeyboardInterrupt:
+        print(
+            f"interrupted; what is recorded in {arguments.out} stays, and the same command goes on from there"
+        )
+        raise SystemExit(130) from None
+    outcome = ", ".join(f"{count} {status}" for status, count in state.statuses.most_common())
+    print(f"{state.total} runs of {plan.study.study}: {outcome}")
+    if not state.statuses["ok"]:
+        raise UserError(f"no run ended well; see 'scisci sweep status {arguments.out}' for the reasons")
+    if state.done > state.statuses["ok"]:
+        print(f"see 'scisci sweep status {arguments.out}' for the reasons")
+    if arguments.shard:
+        print(f"when all shards have ended: scisci sweep collect {arguments.out}")
+    else:
+        _write_table(arguments.out, everything=False)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from scisci.sweep.plan import make_plan
+    from scisci.sweep.study import load_study
+    from scisci.sweep.tables import plan_table, print_table
+
+    plan = make_plan(load_study(arguments.study))
+    print_table(plan_table(plan))
+    study = plan.study
+    amounts = ", ".join(map(str, study.data))
+    print(f"{len(plan)} runs: {len(plan.cells)} models × data {amounts} × {len(study.seeds)} seeds")
+    print(
+        f"each {study.optimization.steps} steps of {study.optimization.batch_size} samples of {study.dataset}"
+    )
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from scisci.sweep.collect import standing
+    from scisci.sweep.tables import print_standing
+
+    print_standing(standing(arguments.folder))
+
+
+def _collect(arguments: argparse.Namespace) -> None:
+    _write_table(arguments.folder, arguments.all)
+
+
+def _write_table(folder: Path, everything: bool) -> None:
+    from scisci.sweep.collect import collect
+
+    collected = collect(folder, everything)
+    print(f"{collected.path}: {collected.rows} rows of {collected.runs} runs")
+    if collected.missing:
+        print(f"{collected.missing} planned runs are not done; 'scisci sweep run' goes on with them")
+    if collected.unplanned:
+        print(
+            f"left out {collected.unplanned} recorded runs that the plan does not name; --all takes them in"
+        )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _shard(text: str) -> Shard:
+    from scisci.sweep.drive import Shard
+
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, e.g. 2/8")
+    return Shard(int(index), int(count))

@@ -1,0 +1,141 @@
+"""From a study to its runs: a plan holds all that decides them, and yields their specs one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from scisci.contracts.errors import UserError, unknown_name
+from scisci.contracts.files import write_text
+from scisci.contracts.run import RunSpec
+from scisci.sweep.study import Study
+
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one study entry and size: they differ in data and seed only, so they cost the same."""
+
+    label: str
+    size: str
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.size}"
+
+
+class Plan(BaseModel):
+    """A study bound to the content of its data set and to the code that trains.
+
+    Runs are generated, never held: a plan of 10⁵ runs is as small as one of ten. Written to the sweep's
+    folder as `plan.json`, it is what status and collect go by.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    study: Study
+    domain: str
+    fingerprint: str
+    code_version: str
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [
+            Cell(label, size) for label, entry in self.study.architectures.items() for size in entry.sizes
+        ]
+
+    @property
+    def runs_per_cell(self) -> int:
+        return len(self.study.data) * len(self.study.seeds)
+
+    def __len__(self) -> int:
+        return len(self.cells) * self.runs_per_cell
+
+    def spec(self, cell: Cell, number: int) -> RunSpec:
+        """Run `number` of a cell: data amounts in the order of the study file, and the seeds within each."""
+        study, entry = self.study, self.study.architectures[cell.label]
+        amount, seed = divmod(number, len(study.seeds))
+        return RunSpec(
+            study=study.study,
+            task=study.task,
+            dataset=study.dataset,
+            fingerprint=self.fingerprint,
+            architecture=study.architecture(cell.label),
+            variant=study.variant(cell.label),
+            size=cell.size,
+            overrides=entry.overrides,
+            treatment=entry.treatment,
+            data=study.data[amount],
+            seed=study.seeds[seed],
+            optimization=study.recipe(cell.label, cell.size),
+            evaluation=study.evaluation,
+            code_version=self.code_version,
+        )
+
+    def specs(self) -> Iterator[tuple[Cell, RunSpec]]:
+        """All runs with their cells, in the order of the study file."""
+        for cell in self.cells:
+            for number in range(self.runs_per_cell):
+                yield cell, self.spec(cell, number)
+
+    def write(self, folder: Path) -> None:
+        """Put the plan into a sweep's folder; a folder that belongs to another study is a `UserError`."""
+        path = folder / PLAN_FILE
+        text = self.model_dump_json(indent=2) + "\n"
+        if path.exists():
+            present = Plan.read(folder)
+            if present.study.study != self.study.study:
+                raise UserError(
+                    f"{folder} holds the study {present.study.study!r}, not {self.study.study!r}; "
+                    "choose another --out"
+                )
+            if present == self:
+                return
+        write_text(path, text)
+
+    @classmethod
+    def read(cls, folder: Path | str) -> Plan:
+        """The plan of a sweep's folder; a folder without one is a `UserError`."""
+        path = Path(folder) / PLAN_FILE
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(
+                f"no sweep in {folder}: it has no {PLAN_FILE}; start one with 'scisci sweep run'"
+            ) from error
+        except ValidationError as error:
+            raise UserError(
+                f"{path} is damaged or of another version of scisci; "
+                "remove it and start 'scisci sweep run' again"
+            ) from error
+
+
+def make_plan(study: Study) -> Plan:
+    """Bind a study to its data set and to this code, and refuse what could not run.
+
+    Raises `UserError` for an unknown data set, architecture, size, option or split, and for more training
+    samples than there are.
+    """
+    from scisci.data.library import open_dataset
+    from scisci.models import registry
+    from scisci.tasks.run import code_version
+
+    for label, entry in study.architectures.items():
+        for size in entry.sizes:
+            registry.options(study.architecture(label), size, entry.overrides)
+    store = open_dataset(study.dataset)
+    for split in study.evaluation.splits:
+        if split not in store.splits:
+            raise unknown_name(f"split of {study.dataset}", split, store.splits)
+    available = len(store.split("train"))
+    if max(study.data) > available:
+        raise UserError(
+            f"the study asks for {max(study.data)} training samples but {study.dataset} has {available}; "
+            "lower the data amounts"
+        )
+    return Plan(study=study, domain=store.domain, fingerprint=store.fingerprint, code_version=code_version())

@@ -1,0 +1,164 @@
+"""Run folders: claimed by one process at a time, written whole, read back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from scisci.contracts.errors import UserError
+from scisci.contracts.run import RunResult, RunSpec
+
+SPEC_FILE, RESULT_FILE = "spec.json", "result.json"
+R = TypeVar("R", RunSpec, RunResult)
+
+
+class Records:
+    """The runs of one sweep's folder.
+
+    `runs/<id>` is a recorded run. While a process works on one it holds a lock on `locks/<id>` and fills
+    `runs/.<id>.partial`, which becomes `runs/<id>` by a rename: nobody ever sees half a record, and a run
+    whose process died is simply not there. The kernel drops a dead process's lock.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.runs = self.folder / "runs"
+        self.locks = self.folder / "locks"
+
+    def path(self, run: str) -> Path:
+        """Folder of a recorded run."""
+        return self.runs / run
+
+    def partial(self, run: str) -> Path:
+        """Folder of a run that is being executed."""
+        return self.runs / f".{run}.partial"
+
+    def stamp(self, run: str) -> int | None:
+        """Which recording of a run is present (a number that a new recording changes); None: no recording."""
+        try:
+            return (self.path(run) / RESULT_FILE).stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def result(self, run: str) -> RunResult | None:
+        """The recorded result of a run; None if there is none."""
+        try:
+            text = (self.path(run) / RESULT_FILE).read_bytes()
+        except FileNotFoundError:
+            return None
+        return self._parsed(RunResult, text, run)
+
+    def spec(self, run: str) -> RunSpec:
+        """The recorded spec of a run that has a result."""
+        return self._parsed(RunSpec, (self.path(run) / SPEC_FILE).read_bytes(), run)
+
+    def _parsed(self, record: type[R], text: bytes, run: str) -> R:
+        try:
+            return record.model_validate_json(text)
+        except ValidationError as error:
+            raise UserError(
+                f"{self.path(run)} is damaged or of another version of scisci; "
+                "remove it to have the run done again"
+            ) from error
+
+    def recorded(self) -> Iterator[str]:
+        """Names of all recorded runs, in no order, whether planned or not."""
+        if self.runs.is_dir():
+            with os.scandir(self.runs) as entries:
+                yield from (entry.name for entry in entries if not entry.name.startswith("."))
+
+    @contextmanager
+    def claim(self, run: str) -> Iterator[bool]:
+        """Yield whether this process now holds the run; what it holds, no other process can claim.
+
+        A POSIX record lock: it belongs to the process (forked loader workers do not inherit it), ends with it
+        however it ends, and works across the machines that share a file system.
+        """
+        self.locks.mkdir(parents=True, exist_ok=True)
+        path = self.locks / run
+        lock = _lock(path)
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                path.unlink()
+                os.close(lock)
+
+    def held(self) -> set[str]:
+        """Runs that other processes hold at this moment.
+
+        Not for a process with a claim of its own: closing a file drops the process's locks on it.
+        """
+        found = set()
+        for path in self.locks.iterdir() if self.locks.is_dir() else ():
+            try:
+                with open(path, "rb") as file:
+                    fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except FileNotFoundError:
+                continue
+            except (BlockingIOError, PermissionError):
+                found.add(path.name)
+        return found
+
+    def begin(self, spec: RunSpec) -> Path:
+        """An empty folder to execute a claimed run in; what a dead process left there is removed."""
+        folder = self.partial(spec.run)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def commit(self, spec: RunSpec, result: RunResult) -> None:
+        """Record a claimed run with all files in its partial folder; an older recording is replaced.
+
+        The files reach the disk before the rename does, so that a power cut leaves no empty records either.
+        """
+        folder, final = self.partial(spec.run), self.path(spec.run)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SPEC_FILE).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / RESULT_FILE).write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        for path in (*folder.iterdir(), folder):
+            _flush(path)
+        replaced = self.runs / f".{spec.run}.replaced"
+        shutil.rmtree(replaced, ignore_errors=True)
+        if final.exists():
+            os.replace(final, replaced)
+        os.replace(folder, final)
+        _flush(self.runs)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _lock(path: Path) -> int | None:
+    """Descriptor of `path`, locked; None if another process has it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # the holder may have removed the file between our open and our lock: then it locks nobody out
+            if _is_at(descriptor, path):
+                return descriptor
+        except (BlockingIOError, PermissionError):
+            os.close(descriptor)
+            return None
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

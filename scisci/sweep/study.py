@@ -1,0 +1,140 @@
+"""The study file: which architectures are compared, at which sizes and data amounts, and trained how."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from scisci.contracts.errors import UserError, unknown_name
+from scisci.contracts.run import EvaluationSpec, OptimizationSpec, Recipe
+
+LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ArchitectureEntry(_Section):
+    """One architecture of a study: its sizes, and how each is trained.
+
+    The entry's key in the study file is the architecture's name, unless `architecture` gives that.
+    `learning_rate` is one number, or one per size.
+    """
+
+    architecture: str | None = None
+    sizes: tuple[str, ...] = Field(min_length=1)
+    learning_rate: LearningRate | dict[str, LearningRate]
+    learning_rate_choice: str = "given"
+    treatment: Literal["none", "augmentation"] = "none"
+    overrides: dict[str, Any] = Field(default_factory=dict)
+
+    def rate(self, size: str) -> float:
+        """Learning rate of one size."""
+        return self.learning_rate[size] if isinstance(self.learning_rate, dict) else self.learning_rate
+
+    @model_validator(mode="after")
+    def _sizes_have_rates(self) -> ArchitectureEntry:
+        _distinct("sizes", self.sizes)
+        if isinstance(self.learning_rate, dict):
+            missing = [size for size in self.sizes if size not in self.learning_rate]
+            if missing:
+                raise ValueError(f"learning_rate lacks the sizes {', '.join(missing)}")
+            for size in self.learning_rate:
+                if size not in self.sizes:
+                    raise ValueError(str(unknown_name("size in learning_rate", size, self.sizes)))
+        return self
+
+
+class Study(_Section):
+    """A comparison of architectures: the grid of entry × size × data × seed, trained by one recipe."""
+
+    schema_version: Literal[1] = 1
+    study: str = Field(pattern=r"^[\w.-]+$")
+    task: str = "atomistic"
+    dataset: str
+    architectures: dict[str, ArchitectureEntry] = Field(min_length=1)
+    data: tuple[PositiveInt, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    optimization: Recipe
+    evaluation: EvaluationSpec
+
+    def architecture(self, label: str) -> str:
+        """Registered name of the architecture that an entry trains."""
+        return self.architectures[label].architecture or label
+
+    def variant(self, label: str) -> str | None:
+        """What tables call an entry whose overrides make it another model than its architecture's preset."""
+        entry = self.architectures[label]
+        return label if entry.overrides and label != self.architecture(label) else None
+
+    def recipe(self, label: str, size: str) -> OptimizationSpec:
+        """The full recipe of one entry and size."""
+        entry = self.architectures[label]
+        return OptimizationSpec(
+            **self.optimization.model_dump(),
+            learning_rate=entry.rate(size),
+            learning_rate_choice=entry.learning_rate_choice,
+        )
+
+    @model_validator(mode="after")
+    def _runs_are_distinct(self) -> Study:
+        _distinct("data", self.data)
+        _distinct("seeds", self.seeds)
+        _distinct("evaluation.splits", self.evaluation.splits)
+        shown: dict[tuple[str, str], str] = {}
+        for label, entry in self.architectures.items():
+            name = (self.variant(label) or self.architecture(label), entry.treatment)
+            if name in shown:
+                raise ValueError(
+                    f"architectures {shown[name]!r} and {label!r} would have one name in the results table; "
+                    "give the one with overrides a label of its own, or merge their sizes"
+                )
+            shown[name] = label
+        return self
+
+
+def _distinct(name: str, values: tuple[Any, ...]) -> None:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise ValueError(f"{name} lists {twice[0]!r} twice")
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "architectures": ArchitectureEntry,
+    "optimization": Recipe,
+    "evaluation": EvaluationSpec,
+}
+
+
+def load_study(path: Path | str) -> Study:
+    """Read a study file; whatever is wrong with it is a `UserError` that names the place."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the study {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        raise UserError(f"{path} is not YAML: {detail}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a study; it lacks the keys study, dataset, architectures, data …")
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    # a misspelt key comes first: that the right one is missing only follows from it
+    problem = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
+    place = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        section = _SECTIONS[place[0]] if len(place) > 1 else Study
+        within = f"key in {'.'.join(place[:-1])}" if len(place) > 1 else "key"
+        return str(unknown_name(within, place[-1], section.model_fields))
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(place)}: {message}" if place else message

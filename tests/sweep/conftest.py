@@ -1,0 +1,59 @@
+"""Drivers in processes of their own, and a count of what is trained."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .grid import EXECUTE, IMPORT_ROOT
+
+DRIVER = f"""
+import sys
+from scisci.sweep.drive import sweep
+from scisci.sweep.plan import Plan
+from scisci.sweep.progress import Lines
+folder, engine = sys.argv[1:]
+sweep(Plan.read(folder), folder, Lines(), engine=engine, workers=2, execute={EXECUTE!r})
+"""
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Counter[str]]:
+    """How often each run was started or ended, in this process and in those it starts."""
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    monkeypatch.setenv("SWEEP_JOURNAL", str(folder))
+    return lambda event: Counter(p.name.split(".")[0] for p in folder.glob(f"[!.]*.{event}.*"))
+
+
+@pytest.fixture
+def workers_find_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes import `regression` as this one does."""
+    monkeypatch.setenv("PYTHONPATH", str(IMPORT_ROOT))
+
+
+@pytest.fixture
+def start_driver(tmp_path: Path, workers_find_tests: None) -> Any:
+    """Start drivers of a folder's plan, each in its own process group; the end of the test kills them."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(folder: Path, engine: str) -> subprocess.Popen[bytes]:
+        with open(tmp_path / f"driver-{len(started)}.log", "wb") as log:
+            command = [sys.executable, "-W", "error", "-c", DRIVER, str(folder), engine]
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True, env=os.environ
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()

@@ -1,0 +1,85 @@
+"""Plans over the regression of `regression.py`, and what came of carrying them out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scisci.contracts.run import RunResult
+from scisci.sweep.attempt import Outcome
+from scisci.sweep.drive import State, sweep
+from scisci.sweep.engine import Engine
+from scisci.sweep.plan import Plan
+from scisci.sweep.records import Records
+from scisci.sweep.study import Study
+
+EXECUTE = f"{__package__}.regression:execute"
+IMPORT_ROOT = Path(__file__).parents[len(str(__package__).split("."))]
+
+
+class Log:
+    """A listener that keeps the outcomes."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.estimates: list[float | None] = []
+
+    def finished(self, outcome: Outcome, state: State, engine: Engine) -> None:
+        self.outcomes.append(outcome)
+        self.estimates.append(state.seconds_left(engine))
+
+    def tick(self, state: State, engine: Engine) -> None:
+        pass
+
+
+def study(**changes: Any) -> dict[str, Any]:
+    """A study file's content, with `changes` to its top level."""
+    return {
+        "study": "regressions",
+        "dataset": "line",
+        "architectures": {"linear": {"sizes": ["2", "4"], "learning_rate": 0.1}},
+        "data": [16, 32],
+        "seeds": [0, 1],
+        "optimization": {"steps": 20},
+        "evaluation": {"splits": ["test"]},
+    } | changes
+
+
+def plan(**changes: Any) -> Plan:
+    return Plan(
+        study=Study.model_validate(study(**changes)), domain="atoms", fingerprint="f" * 64, code_version="1"
+    )
+
+
+def faulty(**overrides: Any) -> dict[str, Any]:
+    """An entry of one model whose runs do what `overrides` say."""
+    return {"architecture": "linear", "sizes": ["2"], "learning_rate": 0.1, "overrides": overrides}
+
+
+def carry_out(plan: Plan, folder: Path, **options: Any) -> Log:
+    """Do a sweep in this process; returns what it did."""
+    log = Log()
+    options = {"engine": "inline", "execute": EXECUTE} | options
+    sweep(plan, folder, log, **options)
+    return log
+
+
+def results(plan: Plan, folder: Path) -> dict[str, RunResult | None]:
+    records = Records(folder)
+    return {spec.run: records.result(spec.run) for _, spec in plan.specs()}
+
+
+def timeless(result: RunResult | None) -> dict[str, Any] | None:
+    """A result without what differs from one time to the next."""
+    return result and result.model_dump(exclude={"seconds"})
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Poll until `condition` is true; returns its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return value

@@ -1,0 +1,243 @@
+"""Sweeps in this process and in several: what is skipped, waited for, recorded and predicted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+
+import pyarrow.parquet as pq
+import pytest
+
+from scisci.contracts.errors import UserError
+from scisci.contracts.results import read_results
+from scisci.sweep.collect import collect, standing
+from scisci.sweep.drive import Shard, survey
+from scisci.sweep.forecast import Forecast, nominal_size
+from scisci.sweep.plan import Cell
+from scisci.sweep.records import Records
+
+from .grid import EXECUTE, carry_out, faulty, plan, results, wait_for
+
+HOLD = """
+import sys
+from scisci.sweep.records import Records
+with Records(sys.argv[1]).claim(sys.argv[2]) as held:
+    print(held, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_sweep_leaves_whole_run_folders_and_is_not_done_twice(tmp_path, journal):
+    grid = plan()
+    log = carry_out(grid, tmp_path)
+    assert {o.job.spec.run for o in log.outcomes} == {spec.run for _, spec in grid.specs()}
+    for _, spec in grid.specs():
+        files = {p.name for p in (tmp_path / "runs" / spec.run).iterdir()}
+        assert files == {"spec.json", "result.json", "curve.parquet", "model.safetensors", "model.json"}
+        assert pq.read_table(tmp_path / "runs" / spec.run / "curve.parquet").num_rows == 20
+    assert carry_out(grid, tmp_path).outcomes == []
+    assert set(journal("start").values()) == {1}
+
+
+def test_an_extended_study_runs_only_what_is_new(tmp_path, journal):
+    carry_out(plan(seeds=[0]), tmp_path)
+    log = carry_out(plan(seeds=[0, 1]), tmp_path)
+    assert {o.job.spec.seed for o in log.outcomes} == {1}
+    assert set(journal("start").values()) == {1}
+    shrunk = plan(seeds=[1])
+    carry_out(shrunk, tmp_path)
+    assert (collect(tmp_path).runs, collect(tmp_path).unplanned) == (4, 4)
+    assert collect(tmp_path, everything=True).runs == 8
+
+
+def test_what_goes_wrong_is_recorded_with_its_reason(tmp_path):
+    faults = ("raise", "user error", "memory")
+    entries = {fault.replace(" ", "-"): faulty(fault=fault) for fault in faults}
+    wild = {"architecture": "linear", "sizes": ["4"], "learning_rate": 1e30}
+    grid = plan(architectures=entries | {"wild": wild}, data=[16], seeds=[0])
+    log = carry_out(grid, tmp_path)
+    got = {o.job.cell.label: o.result for o in log.outcomes}
+    assert {label: result.status for label, result in got.items()} == {
+        "raise": "failed",
+        "user-error": "failed",
+        "memory": "out_of_memory",
+        "wild": "diverged",
+    }
+    assert got["raise"].reason == "ValueError: the matrix is singular"
+    assert got["user-error"].reason == "the data set is missing; fetch it"
+    assert "Unable to allocate" in got["memory"].reason
+    assert got["wild"].reason.startswith("the loss was not finite after")
+    folder = tmp_path / "runs" / got["raise"].run
+    assert "in go_wrong" in (folder / "traceback.txt").read_text()
+    assert (folder / "output.txt").read_text() == "about to fail\n"
+    troubles = {trouble.reason: trouble for trouble in standing(tmp_path).troubles}
+    assert {result.reason for result in got.values()} == set(troubles)
+    assert troubles[got["raise"].reason].examples[0].run == got["raise"].run
+
+
+def test_a_result_that_is_not_finite_is_a_failure(tmp_path):
+    log = carry_out(plan(data=[16], seeds=[0]), tmp_path, execute=EXECUTE.replace("execute", "nan_metric"))
+    reasons = {outcome.result.reason for outcome in log.outcomes}
+    assert reasons == {"ValueError: a number in the run's result is not finite"}
+
+
+def test_retry_replaces_recorded_failures_only(tmp_path, journal):
+    mended = tmp_path / "mended"
+    grid = plan(
+        architectures={
+            "linear": {"sizes": ["2"], "learning_rate": 0.1},
+            "flaky": faulty(fault="until", path=str(mended)),
+        }
+    )
+    folder = tmp_path / "sweep"
+    carry_out(grid, folder)
+    assert {o.job.cell.label for o in carry_out(grid, folder, retry=["failed"]).outcomes} == {"flaky"}
+    mended.touch()
+    assert carry_out(grid, folder, retry=["diverged"]).outcomes == []
+    carry_out(grid, folder, retry=["failed"])
+    assert {result.status for result in results(grid, folder).values()} == {"ok"}
+    assert carry_out(grid, folder, retry=["failed"]).outcomes == []
+    assert sorted(journal("start").values()) == [1] * 4 + [3] * 4
+
+
+def test_a_full_disk_stops_the_sweep_and_is_nobodys_result(tmp_path):
+    grid = plan(architectures={"big": faulty(fault="disk")})
+    with pytest.raises(UserError, match="is full; free some space and run again"):
+        carry_out(grid, tmp_path)
+    assert set(results(grid, tmp_path).values()) == {None}
+
+
+def test_two_drivers_share_a_sweep(tmp_path, journal, start_driver):
+    brake = tmp_path / "brake"
+    brake.touch()
+    grid = plan(architectures={"slow": faulty(brake=str(brake))}, seeds=list(range(6)))
+    folder = tmp_path / "sweep"
+    grid.write(folder)
+    drivers = [start_driver(folder, "inline") for _ in range(2)]
+    wait_for(lambda: len(results_there(folder)) >= 3)
+    brake.unlink()
+    assert [driver.wait(30) for driver in drivers] == [0, 0]
+    assert set(journal("start").values()) == {1}
+    assert len(journal("end")) == 12
+    logs = [(tmp_path / f"driver-{i}.log").read_text() for i in range(2)]
+    assert all("[12/12]" in log for log in logs), "both wait for the last run"
+    assert "(done by another process)" in logs[0] + logs[1]
+
+
+def results_there(folder) -> list[str]:
+    return list(Records(folder).recorded())
+
+
+def test_a_run_that_an_orphan_still_holds_is_waited_for(tmp_path, journal):
+    grid = plan(data=[16])
+    run = grid.spec(grid.cells[0], 0).run
+    command = [sys.executable, "-c", HOLD, str(tmp_path), run]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as orphan:
+        assert orphan.stdout.readline() == "True\n"
+        sweeping = threading.Thread(target=carry_out, args=(grid, tmp_path))
+        sweeping.start()
+        wait_for(lambda: len(results_there(tmp_path)) == len(grid) - 1)
+        sweeping.join(1.5)
+        assert sweeping.is_alive()
+        assert standing(tmp_path).totals == {"ok": 3, "running": 1}
+        assert run not in journal("start")
+        orphan.kill()
+        orphan.wait()
+        sweeping.join(10)
+    assert not sweeping.is_alive()
+    assert journal("end")[run] == 1
+
+
+def test_shards_do_their_parts(tmp_path, journal):
+    grid = plan()
+    parts = [carry_out(grid, tmp_path, shard=Shard(i, 3)).outcomes for i in (1, 2, 3)]
+    assert sorted(map(len, parts)) == [2, 3, 3]
+    assert set(journal("start").values()) == {1}
+    assert standing(tmp_path).totals == {"ok": 8}
+
+
+def test_the_table_says_what_the_records_say(tmp_path):
+    wild = {"architecture": "linear", "sizes": ["4"], "learning_rate": 1e30, "overrides": {"note": 1}}
+    grid = plan(architectures={"linear": {"sizes": ["2"], "learning_rate": 0.1}, "wild": wild})
+    carry_out(grid, tmp_path)
+    collected = collect(tmp_path)
+    assert (collected.runs, collected.missing, collected.unplanned) == (8, 0, 0)
+    table = read_results(tmp_path / "results.parquet").to_pylist()
+    assert collected.rows == len(table)
+    for row in table:
+        folder = tmp_path / "runs" / row["run"]
+        spec, result = (json.loads((folder / f"{name}.json").read_text()) for name in ("spec", "result"))
+        assert row["architecture"] == ("wild" if spec["overrides"] else "linear")
+        assert [row[key] for key in ("size", "data", "seed", "study")] == [
+            spec[key] for key in ("size", "data", "seed", "study")
+        ]
+        assert [row[key] for key in ("status", "reason", "seconds", "params")] == [
+            result[key] for key in ("status", "reason", "seconds", "params")
+        ]
+        if row["status"] == "ok":
+            assert row["value"] == result["splits"][row["split"]]["metrics"][row["metric"]]["value"]
+        else:
+            assert row["split"] is None
+    assert len(table) == 8
+    assert [row["run"] for row in table] == [spec.run for _, spec in grid.specs()]
+
+
+def test_an_unfinished_sweep_can_be_collected(tmp_path):
+    grid = plan()
+    carry_out(grid, tmp_path, shard=Shard(1, 2))
+    collected = collect(tmp_path)
+    assert (collected.runs, collected.missing) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"), [("longest", ["30", "8", "2"]), ("smallest", ["2", "8", "30"])]
+)
+def test_order_goes_by_predicted_cost(tmp_path, order, expected):
+    grid = plan(architectures={"linear": {"sizes": ["8", "2", "30"], "learning_rate": 0.01}}, seeds=[0])
+    state, queue = survey(grid, Records(tmp_path), order)
+    assert state.left.total() == len(queue) == 6
+    assert [job.cell.size for job in iter(queue.next, None)] == [size for size in expected for _ in range(2)]
+
+
+def test_the_estimate_falls_to_zero(tmp_path):
+    log = carry_out(plan(), tmp_path)
+    assert None not in log.estimates
+    assert log.estimates[-1] == 0.0
+    assert log.estimates[0] > 0.0
+
+
+def test_a_forecast_prefers_the_same_cell_then_the_same_entry():
+    small, large, other = Cell("a", "1k"), Cell("a", "100k"), Cell("b", "10k")
+    forecast = Forecast([small, large, other])
+    assert not forecast.knows
+    assert forecast.cost(large) > forecast.cost(other) > forecast.cost(small)
+    forecast.observe(small, 2.0)
+    assert forecast.cost(small) == 2.0
+    assert forecast.cost(large) == pytest.approx(20.0)  # 100 times the parameters, by their square root
+    assert forecast.cost(other) == pytest.approx(2.0 * 10**0.5)
+    forecast.observe(large, 50.0)
+    forecast.observe(large, 70.0)
+    assert forecast.cost(large) == 60.0
+    assert forecast.cost(small) == 2.0
+    assert forecast.cost(other) == pytest.approx((2.0 / 1000**0.5 * 60.0 / 100_000**0.5) ** 0.5 * 10_000**0.5)
+
+
+def test_sizes_without_a_number_grow_as_listed():
+    cells = [Cell("a", size) for size in ("tiny", "base", "large")]
+    costs = [Forecast(cells).cost(cell) for cell in cells]
+    assert costs == sorted(set(costs))
+
+
+@pytest.mark.parametrize(
+    ("size", "number"),
+    [("3k", 3e3), ("1M", 1e6), ("1.2m", 1.2e6), ("7B", 7e9), ("512", 512), (" 10K", 1e4)],
+)
+def test_nominal_size(size, number):
+    assert nominal_size(size) == pytest.approx(number)
+
+
+@pytest.mark.parametrize("size", ["base", "k", "", "-3k", "0", "nan", "inf"])
+def test_sizes_that_state_no_number(size):
+    assert nominal_size(size) != nominal_size(size)

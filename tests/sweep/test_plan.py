@@ -1,0 +1,151 @@
+"""Plans: the grid, the names of its runs, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scisci.contracts.errors import UserError
+from scisci.data.samples import AtomsSample
+from scisci.data.writer import StoreWriter
+from scisci.sweep.drive import Shard
+from scisci.sweep.plan import Plan, make_plan
+from scisci.sweep.study import Study
+
+from .grid import plan, study
+
+AMOUNTS = st.lists(st.integers(1, 10**6), min_size=1, max_size=4, unique=True)
+NAMES = st.sampled_from(["3k", "10k", "30k", "100k", "1M", "tiny"])
+SIZES = st.lists(NAMES, min_size=1, max_size=4, unique=True)
+SEEDS = st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True)
+ENTRIES = st.dictionaries(st.sampled_from(["nequip", "mpnn", "transformer"]), SIZES, min_size=1)
+
+
+def grid_of(entries: dict[str, list[str]], data: list[int], seeds: list[int]) -> Plan:
+    architectures = {name: {"sizes": sizes, "learning_rate": 0.01} for name, sizes in entries.items()}
+    return plan(architectures=architectures, data=data, seeds=seeds)
+
+
+def names(plan: Plan) -> list[str]:
+    return [spec.run for _, spec in plan.specs()]
+
+
+@given(ENTRIES, AMOUNTS, SEEDS)
+def test_the_grid_is_the_product(entries, data, seeds):
+    grid = grid_of(entries, data, seeds)
+    asked = {
+        (name, *rest) for name, sizes in entries.items() for rest in itertools.product(sizes, data, seeds)
+    }
+    planned = [(s.architecture, s.size, s.data, s.seed) for _, s in grid.specs()]
+    assert set(planned) == asked
+    assert len(planned) == len(asked) == len(grid) == len(set(names(grid)))
+
+
+@given(ENTRIES, AMOUNTS, SEEDS, st.randoms())
+def test_a_runs_name_does_not_depend_on_the_rest_of_the_study(entries, data, seeds, random):
+    whole = names(grid_of(entries, data, seeds))
+    shuffled = lambda items: random.sample(list(items), len(items))
+    order = {name: shuffled(entries[name]) for name in shuffled(entries)}
+    assert set(names(grid_of(order, shuffled(data), shuffled(seeds)))) == set(whole)
+    assert set(names(grid_of(entries, data[:1], seeds))) <= set(whole)
+    assert not set(names(grid_of(entries, [max(data) + 1], seeds))) & set(whole)
+
+
+@given(ENTRIES, AMOUNTS, SEEDS, st.integers(1, 7))
+def test_shards_share_out_every_run_once(entries, data, seeds, count):
+    grid = grid_of(entries, data, seeds)
+    cells = list(enumerate(grid.cells))
+    shards = [Shard(index, count) for index in range(1, count + 1)]
+    parts = [
+        [grid.spec(cell, n).run for at, cell in cells for n in shard.select(grid, at)] for shard in shards
+    ]
+    assert sorted(itertools.chain(*parts)) == sorted(names(grid))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_a_runs_name_is_the_hash_of_its_spec():
+    _, spec = next(plan().specs())
+    text = json.dumps(spec.model_dump(mode="json"), separators=(",", ":"), ensure_ascii=False)
+    assert spec.run == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_a_plan_survives_being_written(tmp_path):
+    entry = {"sizes": ["2"], "learning_rate": {"2": 0.3}, "overrides": {"a": [1]}}
+    grid = plan(architectures={"linear": entry})
+    grid.write(tmp_path)
+    assert Plan.read(tmp_path) == grid
+    assert names(Plan.read(tmp_path)) == names(grid)
+
+
+def test_a_folder_belongs_to_one_study(tmp_path):
+    plan().write(tmp_path)
+    plan(seeds=[5]).write(tmp_path)
+    assert Plan.read(tmp_path).study.seeds == (5,)
+    with pytest.raises(UserError, match="holds the study 'regressions', not 'other'; choose another --out"):
+        plan(study="other").write(tmp_path)
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(UserError, match=r"plan\.json is damaged"):
+        plan().write(tmp_path)
+    with pytest.raises(UserError, match="no sweep in"):
+        Plan.read(tmp_path / "elsewhere")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "water.h5"
+    with StoreWriter(path, "atoms") as writer:
+        for shift in range(12):
+            positions = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.01 * shift]])
+            sample = AtomsSample(np.array([8, 1, 1]), positions, energy=-14.0, forces=np.zeros((3, 3)))
+            writer.append(sample, group="water")
+        writer.split("train", np.arange(8), shift="none")
+        writer.split("val", np.arange(8, 10), shift="none")
+        writer.split("test", np.arange(10, 12), shift="none")
+    return path
+
+
+def real_study(store, **changes):
+    entries = {"mpnn": {"sizes": ["3k", "10k"], "learning_rate": 0.01}}
+    content = study(architectures=entries, dataset=str(store), data=[4, 8]) | changes
+    return Study.model_validate(content)
+
+
+def test_a_plan_is_bound_to_the_content_of_its_data_set(store):
+    grid = make_plan(real_study(store))
+    assert (grid.domain, len(grid.fingerprint), len(grid)) == ("atoms", 64, 8)
+    assert {spec.fingerprint for _, spec in grid.specs()} == {grid.fingerprint}
+
+
+def entry(name, **changes):
+    return {"architectures": {name: {"sizes": ["3k"], "learning_rate": 1} | changes}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data": [4, 9]}, "the study asks for 9 training samples but .* has 8; lower the data amounts"),
+        ({"evaluation": {"splits": ["tests"]}}, "unknown split of .* 'tests'; did you mean 'test'"),
+        ({"dataset": "no-such-data"}, "unknown data set 'no-such-data'"),
+        (
+            entry("mpn"),
+            "unknown architecture 'mpn'.*'mpnn'",
+        ),
+        (
+            entry("mpnn", sizes=["3K"]),
+            "unknown size of mpnn '3K'.*'3k'",
+        ),
+        (
+            entry("mpnn", overrides={"layer": 2}),
+            "unknown option of mpnn 'layer'.*'layers'",
+        ),
+    ],
+)
+def test_what_could_not_run_is_refused(store, changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        make_plan(real_study(store, **changes))

@@ -1,0 +1,127 @@
+"""The Ray engine, with real worker processes: same results as in this process, and every kind of death."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from scisci.contracts.results import read_results
+from scisci.sweep.collect import collect
+from scisci.sweep.records import Records
+
+from .grid import carry_out, faulty, plan, results, timeless, wait_for
+
+pytestmark = pytest.mark.usefixtures("workers_find_tests")
+SOUND = {"linear": {"sizes": ["2", "4"], "learning_rate": 0.1}}
+
+
+def test_results_equal_the_inline_engines_and_deaths_are_recorded(tmp_path, journal, capfd):
+    grid = plan(
+        architectures=SOUND
+        | {
+            "wild": {
+                "architecture": "linear",
+                "sizes": ["4"],
+                "learning_rate": 1e30,
+                "treatment": "augmentation",
+            },
+            "killed": faulty(fault="signal", signal="SIGKILL"),
+            "crashed": faulty(fault="signal", signal="SIGSEGV"),
+            "told": faulty(fault="signal", signal="SIGTERM"),
+            "raising": faulty(fault="raise"),
+        },
+        data=[16],
+        seeds=[0],
+    )
+    log = carry_out(grid, tmp_path / "ray", engine="ray", workers=2)
+    assert len(log.outcomes) == len(grid) == 7
+    by_label = {o.job.cell.label: o.result for o in log.outcomes}
+    assert by_label["killed"].status == by_label["crashed"].status == "failed"
+    assert "SIGKILL" in by_label["killed"].reason
+    assert "Fatal Python error: Segmentation fault" in by_label["crashed"].reason
+    assert "SIGTERM" in by_label["told"].reason
+    assert by_label["raising"].reason == "ValueError: the matrix is singular"
+    assert by_label["wild"].status == "diverged"
+
+    deadly = {"killed", "crashed", "told"}
+    harmless = {k: v for k, v in grid.study.model_dump()["architectures"].items() if k not in deadly}
+    inline = plan(architectures=harmless, data=[16], seeds=[0])
+    carry_out(inline, tmp_path / "inline")
+    here, there = results(inline, tmp_path / "inline"), results(inline, tmp_path / "ray")
+    assert {run: timeless(result) for run, result in here.items() if result.status != "failed"} == {
+        run: timeless(result) for run, result in there.items() if result.status != "failed"
+    }
+    for run, result in there.items():
+        if result.status == "ok":
+            weights = [tmp_path / engine / "runs" / run / "model.safetensors" for engine in ("ray", "inline")]
+            assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_killed_drivers_and_workers_lose_nothing_and_run_nothing_twice(tmp_path, journal, start_driver):
+    brake = tmp_path / "brake"
+    brake.touch()
+    grid = plan(
+        architectures={"slow": faulty(brake=str(brake)) | {"sizes": ["2", "3", "4"]}}, seeds=list(range(10))
+    )
+    folder = tmp_path / "sweep"
+    grid.write(folder)
+    records = Records(folder)
+    recorded = lambda: set(records.recorded())
+    at_work = lambda: running(tmp_path / "journal")
+
+    interrupted, killed = (start_driver(folder, "ray") for _ in range(2))
+    wait_for(lambda: len(recorded()) >= 4)
+    victim = wait_for(at_work)[0]
+    os.kill(victim, signal.SIGKILL)
+    failed = lambda: {run for run in recorded() if records.result(run).status == "failed"}
+    lost = wait_for(failed)
+
+    os.killpg(interrupted.pid, signal.SIGINT)
+    assert interrupted.wait(20) != 0
+    then = recorded()
+    starts = {run: journal("start")[run] for run in then}
+    wait_for(lambda: len(recorded()) >= len(then) + 3)
+
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    wait_for(lambda: not any(map(alive, at_work())))
+    assert failed() == lost, "an interrupted run was recorded as failed"
+    assert then < recorded() < {spec.run for _, spec in grid.specs()}
+    starts |= {run: journal("start")[run] for run in recorded()}
+
+    brake.unlink()
+    carry_out(grid, folder, retry=["failed"])
+    again = {run for run, count in journal("start").items() if run in starts and count > starts[run]}
+    assert again == lost, "only the failure was done again"
+    assert journal("start").total() <= len(grid) + 5, "what the five dead workers were at was started twice"
+    carry_out(grid, tmp_path / "undisturbed")
+    assert {run: timeless(result) for run, result in results(grid, folder).items()} == {
+        run: timeless(result) for run, result in results(grid, tmp_path / "undisturbed").items()
+    }
+    collect(folder)
+    collect(tmp_path / "undisturbed")
+    tables = [
+        read_results(at / "results.parquet").drop_columns("seconds")
+        for at in (folder, tmp_path / "undisturbed")
+    ]
+    assert tables[0].equals(tables[1])
+    assert (tmp_path / "driver-1.log").read_text().count("\n") == (
+        tmp_path / "driver-1.log"
+    ).read_text().count("] slow")
+
+
+def running(journal: Path) -> list[int]:
+    """Processes that started a training and did not end it."""
+    ended = {path.name.split(".")[0] for path in journal.glob("[!.]*.end.*")}
+    return [int(p.read_text()) for p in journal.glob("[!.]*.start.*") if p.name.split(".")[0] not in ended]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False

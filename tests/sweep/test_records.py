@@ -1,0 +1,117 @@
+"""Records: one claim at a time across processes, and folders that are whole or absent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from scisci.contracts.errors import UserError
+from scisci.contracts.run import RunResult
+from scisci.sweep.records import Records
+
+from .grid import plan
+
+SPEC = next(plan().specs())[1]
+RESULT = RunResult(run=SPEC.run, status="ok", domain="atoms", device="cpu")
+CLAIM = """
+import sys, time
+from scisci.sweep.records import Records
+with Records(sys.argv[1]).claim("r") as held:
+    print("held" if held else "busy", flush=True)
+    sys.stdin.read()
+"""
+COUNT = """
+import sys, time
+from pathlib import Path
+from scisci.sweep.records import Records
+records, at = Records(sys.argv[1]), Path(sys.argv[2])
+held_times = 0
+while held_times < 40:
+    with records.claim("r") as held:
+        if held:
+            before = int(at.read_text())
+            time.sleep(0.0005)
+            at.write_text(str(before + 1))
+            held_times += 1
+"""
+
+
+def claimant(folder) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CLAIM, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_claim_excludes_other_processes_and_dies_with_its_own(tmp_path):
+    records = Records(tmp_path)
+    with claimant(tmp_path) as process:
+        assert process.stdout.readline() == "held\n"
+        with records.claim("r") as held:
+            assert not held
+        assert records.held() == {"r"}
+        process.kill()
+        process.wait()
+    assert records.held() == set()
+    with records.claim("r") as held:
+        assert held
+        with claimant(tmp_path) as process:
+            assert process.communicate("")[0] == "busy\n"
+    assert list(records.locks.iterdir()) == []
+
+
+def test_claims_never_overlap_though_each_removes_its_lock_file(tmp_path):
+    """Several processes add to a number that only a claim protects: a lost addition is an overlap."""
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    command = [sys.executable, "-c", COUNT, str(tmp_path), str(counter)]
+    with ThreadPoolExecutor(3) as pool:
+        codes = list(pool.map(lambda _: subprocess.run(command, check=False).returncode, range(3)))
+    assert codes == [0, 0, 0]
+    assert counter.read_text() == "120"
+
+
+def test_a_record_is_absent_until_it_is_whole(tmp_path):
+    records = Records(tmp_path)
+    assert records.result(SPEC.run) is None
+    folder = records.begin(SPEC)
+    (folder / "curve.parquet").write_bytes(b"half")
+    assert records.result(SPEC.run) is None
+    assert list(records.recorded()) == []
+
+    folder = records.begin(SPEC)
+    assert list(folder.iterdir()) == [], "what a dead process left is removed"
+    (folder / "model.json").write_text("{}")
+    records.commit(SPEC, RESULT)
+    assert records.result(SPEC.run) == RESULT
+    assert records.spec(SPEC.run) == SPEC
+    assert Counter(p.name for p in records.path(SPEC.run).iterdir()) == Counter(
+        ["spec.json", "result.json", "model.json"]
+    )
+    assert [p.name for p in records.runs.iterdir()] == [SPEC.run]
+
+
+def test_a_new_recording_takes_the_place_of_the_old_one(tmp_path):
+    records = Records(tmp_path)
+    failed = RESULT.model_copy(update={"status": "failed", "reason": "why"})
+    (records.begin(SPEC) / "traceback.txt").write_text("…")
+    records.commit(SPEC, failed)
+    first = records.stamp(SPEC.run)
+    records.begin(SPEC)
+    records.commit(SPEC, RESULT)
+    assert records.stamp(SPEC.run) != first
+    assert records.result(SPEC.run) == RESULT
+    assert not (records.path(SPEC.run) / "traceback.txt").exists()
+    assert [p.name for p in records.runs.iterdir()] == [SPEC.run]
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    records = Records(tmp_path)
+    records.begin(SPEC)
+    records.commit(SPEC, RESULT)
+    (records.path(SPEC.run) / "result.json").write_text('{"run": ')
+    with pytest.raises(UserError, match=f"{SPEC.run} is damaged.*remove it to have the run done again"):
+        records.result(SPEC.run)

@@ -1,0 +1,101 @@
+"""Study files: what is read, and the sentence that each mistake gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scisci.contracts.errors import UserError
+from scisci.sweep.study import load_study
+
+from .grid import study
+
+LINEAR = {"sizes": ["2", "4"], "learning_rate": 0.1}
+
+
+def linear(**changes: Any) -> dict[str, Any]:
+    """A study of one entry, with `changes` to it."""
+    return study(architectures={"linear": LINEAR | changes})
+
+
+def written(tmp_path: Path, content: Any) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_learning_rates_and_recipe_are_per_size(tmp_path):
+    rates = {"2": "1e-2", "4": 3.0e-3}
+    content = study(
+        architectures={"linear": LINEAR | {"learning_rate": rates, "learning_rate_choice": "a scan"}},
+        optimization={"steps": 7, "force_weight": 2.5},
+    )
+    recipe = load_study(written(tmp_path, content)).recipe("linear", "4")
+    assert (recipe.learning_rate, recipe.learning_rate_choice) == (0.003, "a scan")
+    assert (recipe.steps, recipe.force_weight, recipe.batch_size) == (7, 2.5, 16)
+    assert load_study(written(tmp_path, content)).recipe("linear", "2").learning_rate == 0.01
+
+
+def test_an_entry_with_overrides_is_named_by_its_label(tmp_path):
+    entries = {
+        "linear": LINEAR,
+        "linear-augmented": LINEAR | {"architecture": "linear", "treatment": "augmentation"},
+        "linear-deep": LINEAR | {"architecture": "linear", "overrides": {"depth": 3}},
+    }
+    read = load_study(written(tmp_path, study(architectures=entries)))
+    assert [read.architecture(label) for label in entries] == ["linear"] * 3
+    assert [read.variant(label) for label in entries] == [None, None, "linear-deep"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (
+            linear(size=[]),
+            r"unknown key in architectures.linear 'size'.*'sizes'",
+        ),
+        (study(seed=[1]), r"unknown key 'seed'; did you mean .*'seeds'"),
+        (study(optimization={"step": 3}), r"unknown key in optimization 'step'; did you mean 'steps'"),
+        (
+            study(optimization={"steps": 3, "learning_rate": 1}),
+            r"unknown key in optimization 'learning_rate'",
+        ),
+        (study(evaluation={"split": ["test"]}), r"evaluation.*split"),
+        (study(optimization={"steps": 0}), r"optimization.steps: .*greater than 0"),
+        (study(architectures={}), r"architectures: .*at least 1"),
+        (study(data=[16, 0]), r"data.1: .*greater than 0"),
+        (study(data=[16, 16]), r"data lists 16 twice"),
+        (study(seeds=[3, 3]), r"seeds lists 3 twice"),
+        (study(evaluation={"splits": ["test", "test"]}), r"evaluation.splits lists 'test' twice"),
+        (linear(sizes=["2", "2"]), r"sizes lists '2' twice"),
+        (
+            linear(learning_rate={"2": 0.1}),
+            r"learning_rate lacks the sizes 4",
+        ),
+        (
+            linear(learning_rate={"2": 0.1, "4": 0.1, "44": 1.0}),
+            r"unknown size in learning_rate '44'; did you mean '4'",
+        ),
+        (linear(learning_rate=-1), r"learning_rate.*greater than 0"),
+        (linear(learning_rate=float("nan")), r"learning_rate.*finite"),
+        (
+            study(architectures={"linear": LINEAR, "again": LINEAR | {"architecture": "linear"}}),
+            r"'linear' and 'again' would have one name in the results table",
+        ),
+        ("study: [", r"is not YAML"),
+        ("- 1\n", r"is not a study"),
+    ],
+)
+def test_mistakes_get_one_sentence(tmp_path, content, sentence):
+    with pytest.raises(UserError, match=sentence) as error:
+        load_study(written(tmp_path, content))
+    assert "\n" not in str(error.value)
+    assert "study.yaml" in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read the study .*absent\.yaml: No such file"):
+        load_study(tmp_path / "absent.yaml")
