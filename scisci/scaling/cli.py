@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--bootstrap", type=int, default=4000, help="resamples of whole runs; 0: none (default 4000)"
     )
-    fit.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default 0)")
+    fit.add_argument("--seed", type=int, default=42, help="seed of the bootstrap (default 42)")
     fit.set_defaults(run=_fit)
 
     study = commands.add_parser(

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import stats
 
 from scisci.scaling.fitting import Fit
+from scisci.scaling.intervals import LEVEL, covariance
 from scisci.scaling.law import Array
-from scisci.scaling.profile import LEVEL, covariance
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 from scipy.optimize import brentq
 
 from scisci.contracts.errors import UserError
+from scisci.scaling.intervals import Interval, Scale, covariance, profile_intervals, sandwich_intervals
 from scisci.scaling.law import Array, Law
 from scisci.scaling.law import law as find_law
-from scisci.scaling.profile import Interval, Scale, covariance, profile_intervals
 from scisci.scaling.solve import objective, solve
 from scisci.scaling.starts import starts
 from scisci.scaling.table import Points, points
@@ -148,7 +148,10 @@ def fit(
     residuals = np.log(law.predict(data.x, internal)) - data.log_y
     own = Scale(float((weight * residuals**2).sum() / dof) if dof else float("nan"), dof)
     scale = scale or own
-    intervals, interval = profile_intervals(law, data, weight, internal, scale)
+    if np.isinf(delta):
+        intervals, interval = profile_intervals(law, data, weight, internal, scale)
+    else:
+        intervals, interval = sandwich_intervals(law, data, weight, internal, delta)
     correlation, condition = _correlation(law, data, weight, internal)
     lower, upper = law.bounds()
     at_bounds = tuple(np.array(law.names)[(internal <= lower) | (internal >= upper)].tolist())

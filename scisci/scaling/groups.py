@@ -12,7 +12,7 @@ from scisci.scaling.fitting import ROBUST_DELTA, ROBUST_FROM, fit, match_variabl
 from scisci.scaling.law import Law
 from scisci.scaling.law import law as find_law
 from scisci.scaling.records import fit_record, number, refused_record
-from scisci.scaling.resampling import bootstrap, quote
+from scisci.scaling.resampling import REFERENCE_SEED, bootstrap, quote
 from scisci.scaling.table import Points, is_results, points, read_table, select_metric
 
 
@@ -28,7 +28,7 @@ def fit_groups(
     where: str | None = None,
     delta: float | None = None,
     resamples: int = 4000,
-    seed: int = 0,
+    seed: int = REFERENCE_SEED,
 ) -> list[dict[str, Any]]:
     """Fit `law` to every combination of the columns `by`; the JSON entries in order of appearance.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,21 +41,29 @@ class Parameter:
 class Law:
     """A parametric form of the loss: L = value(*variables, *parameters).
 
-    `value` and `gradient` take one array per variable and one per parameter, all broadcastable, in the
-    order of `variables` and `parameters`, in natural units. `gradient` gives dL/d(parameter), one array per
-    parameter. `exponent` names the parameter a reader asks for first. `derived` are further quantities, each
-    a function of the parameters by name. `source` says where the form comes from.
+    `evaluate` takes one array per variable and one per parameter, all broadcastable, in the order of
+    `variables` and `parameters`, in natural units, and gives L and the tuple of dL/d(parameter) (each
+    broadcastable to L). `exponent` names the parameter a reader asks for first.
+    `derived` are further quantities, each a function of the parameters by name. `source` says where the form
+    comes from.
     """
 
     name: str
     formula: str
     variables: tuple[str, ...]
     parameters: tuple[Parameter, ...]
-    value: Callable[..., Array]
-    gradient: Callable[..., Sequence[Array]]
+    evaluate: Callable[..., tuple[Array, Sequence[Array]]]
     source: str
     exponent: str
     derived: Mapping[str, Callable[[Mapping[str, Array]], Array]] = field(default_factory=dict)
+
+    def value(self, *arguments: Any) -> Array:
+        """L at variables and parameters, as `evaluate` takes them."""
+        return self.evaluate(*arguments)[0]
+
+    def gradient(self, *arguments: Any) -> Sequence[Array]:
+        """dL/d(parameter), one array per parameter, at variables and parameters as `evaluate` takes them."""
+        return self.evaluate(*arguments)[1]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,14 +106,15 @@ class Law:
         theta = self.natural(internal)
         columns = np.moveaxis(theta[..., None], -2, 0)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-            value = np.asarray(self.value(*x, *columns))
-            slopes = [
-                (column if parameter.transform == "log" else 1.0) * slope / value
-                for parameter, column, slope in zip(
-                    self.parameters, columns, self.gradient(*x, *columns), strict=True
+            value, gradient = self.evaluate(*x, *columns)
+            jacobian = np.empty((*value.shape, len(self.parameters)))
+            inverse = 1.0 / value
+            for i, (parameter, column, slope) in enumerate(
+                zip(self.parameters, columns, gradient, strict=True)
+            ):
+                np.multiply(
+                    slope, column * inverse if parameter.transform == "log" else inverse, jacobian[..., i]
                 )
-            ]
-            jacobian = np.stack([np.broadcast_to(slope, value.shape) for slope in slopes], axis=-1)
             return np.log(value), jacobian
 
 

@@ -9,12 +9,14 @@ import numpy as np
 from scisci.contracts.errors import UserError
 from scisci.scaling.audit import judge
 from scisci.scaling.fitting import Fit
+from scisci.scaling.intervals import LEVEL, Interval
 from scisci.scaling.law import Array, Law
-from scisci.scaling.profile import LEVEL, Interval
 from scisci.scaling.solve import solve
 
 _MIN_REFITS = 100
 _FEW_RUNS = 40
+_CHUNK = 4_000_000  # resampled points held at a time
+REFERENCE_SEED = 42  # the draws of Besiroglu et al. 2024, so that their intervals come out to the digit
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Bootstrap:
         return float(low), float(high)
 
 
-def bootstrap(fit: Fit, resamples: int = 4000, seed: int = 0) -> Bootstrap:
+def bootstrap(fit: Fit, resamples: int = 4000, seed: int = REFERENCE_SEED) -> Bootstrap:
     """Draw runs with replacement and refit, `resamples` times.
 
     Resamples with fewer distinct x than parameters cannot be fitted and are drawn again; `usable` says how
@@ -41,10 +43,42 @@ def bootstrap(fit: Fit, resamples: int = 4000, seed: int = 0) -> Bootstrap:
     if resamples < _MIN_REFITS:
         raise UserError(f"{resamples} bootstrap resamples are too few for a 95 % interval; use 1000 or more")
     data, law = fit.points, fit.law
-    counts, usable = resample_counts(data.cluster, np.stack(data.x, 1), len(law.names), resamples, seed)
-    start = np.broadcast_to(fit.internal, (resamples, len(law.names)))
-    found = solve(law, data.x, data.log_y, start, weight=fit.weight * counts, delta=fit.delta)
-    return Bootstrap(law, law.natural(found.internal), usable)
+    runs = int(data.cluster.max()) + 1
+    draw = np.random.RandomState(seed)  # its stream never changes between versions of numpy
+    _, kind = np.unique(np.stack(data.x, 1), axis=0, return_inverse=True)
+    needed = min(len(law.names), int(kind.max()) + 1)
+    kept: list[Array] = []
+    total = drawn = 0
+    while total < resamples:
+        size = min(resamples - total, max(1, _CHUNK // len(data)))
+        counts = _counts(draw.choice(runs, (size, runs)), runs)[:, data.cluster]
+        counts = counts[_distinct(counts, kind.reshape(-1)) >= needed]
+        start = np.broadcast_to(fit.internal, (len(counts), len(law.names)))
+        if len(counts):
+            found = solve(
+                law, data.x, data.log_y, start, weight=fit.weight * counts, delta=fit.delta, tolerance=1e-9
+            )
+            kept.append(found.internal)
+        total, drawn = total + len(counts), drawn + size
+        if total < drawn / 2:
+            raise UserError(
+                f"fewer than half of the resamples hold {needed} distinct x; these points are too few to "
+                "bootstrap, so use --bootstrap 0 and the profile interval"
+            )
+    return Bootstrap(law, law.natural(np.concatenate(kept)), total / drawn)
+
+
+def _counts(picks: np.ndarray, runs: int) -> Array:
+    """How often each run is drawn [resamples, runs] from its picks [resamples, runs]."""
+    flat = picks + runs * np.arange(len(picks))[:, None]
+    return np.bincount(flat.ravel(), minlength=runs * len(picks)).reshape(-1, runs).astype(float)
+
+
+def _distinct(counts: Array, kind: np.ndarray) -> np.ndarray:
+    """Number of distinct x in every resample."""
+    order = np.argsort(kind, kind="stable")
+    starts = np.flatnonzero(np.diff(kind[order], prepend=-1))
+    return (np.add.reduceat(counts[:, order], starts, axis=1) > 0).sum(1)
 
 
 def quote(fit: Fit, refits: Bootstrap) -> Fit:
@@ -63,30 +97,3 @@ def quote(fit: Fit, refits: Bootstrap) -> Fit:
     changed = replace(fit, intervals=intervals, interval=interval)
     verdict, reasons = judge(changed, len(np.unique(np.stack(fit.points.x, 1), axis=0)))
     return replace(changed, audit=replace(fit.audit, verdict=verdict, reasons=tuple(reasons)))
-
-
-def resample_counts(
-    cluster: np.ndarray, x: Array, needed: int, resamples: int, seed: int
-) -> tuple[Array, float]:
-    """How often each point is drawn [resamples, n], and the share of draws with `needed` distinct x."""
-    rng = np.random.default_rng(seed)
-    groups = int(cluster.max()) + 1
-    _, kind = np.unique(x, axis=0, return_inverse=True)
-    kind = kind.reshape(-1)
-    member = np.zeros((len(cluster), int(kind.max()) + 1))
-    member[np.arange(len(cluster)), kind] = 1.0
-    kept: list[Array] = []
-    total = drawn = 0
-    while total < resamples:
-        counts = rng.multinomial(groups, np.full(groups, 1.0 / groups), size=resamples)[:, cluster].astype(
-            float
-        )
-        enough = ((counts @ member) > 0).sum(1) >= needed
-        kept.append(counts[enough])
-        total, drawn = total + int(enough.sum()), drawn + resamples
-        if total < drawn / 2:
-            raise UserError(
-                f"fewer than half of the resamples hold {needed} distinct x; these points are too few to "
-                "bootstrap, so use --bootstrap 0 and the profile interval"
-            )
-    return np.concatenate(kept)[:resamples], total / drawn

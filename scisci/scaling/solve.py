@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from scisci.scaling.law import Array, Law
 
 _MAX_STEPS = 300
-_CHUNK = 4_000_000  # numbers of one Jacobian held at a time
+_CHUNK = 400_000  # numbers of one Jacobian held at a time: what fits a cache
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,7 @@ def objective(law: Law, x: Sequence[Array], log_y: Array, weight: Array, delta: 
     """SUM over points of weight * Huber_delta(ln L(u) - ln y), one per problem; inf where L <= 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         residual = np.log(law.predict(x, u)) - log_y
-    total = (weight * huber(residual, delta)).sum(-1)
-    return np.where(np.isfinite(total), total, np.inf)
+        return _total(residual, np.asarray(weight), delta)
 
 
 def solve(
@@ -98,61 +98,77 @@ def _solve(
     max_steps: int,
     tolerance: float,
 ) -> tuple[Array, Array, Array, np.ndarray]:
-    batch, p = start.shape
     lower, upper = law.bounds()
-    u = np.clip(start, lower, upper)
-    u[~free] = start[~free]
-    value = objective(law, x, target, weight, delta, u)
-    gradient = np.full((batch, p), np.nan)
+    u = np.where(free, np.clip(start, lower, upper), start)
+    batch, p = u.shape
+    residual, jacobian = _residuals(law, x, target, u)
+    value = _total(residual, weight, delta)
+    gradient = np.zeros((batch, p))
     damping = np.full(batch, 1e-4)
+    share = np.ones(batch)
     steps = np.zeros(batch, int)
     active = np.flatnonzero(np.isfinite(value))
     floor = 1e-28 * weight.sum(-1)  # an exact fit has nothing left to reduce
     for _ in range(max_steps):
         if not active.size:
             break
-        gradient[active], hessian = _derivatives(law, x, target[active], weight[active], delta, u[active])
-        open_ = _movable(u[active], gradient[active], free[active], lower, upper)
-        gradient[active] *= open_
-        step, decrease = _step(gradient[active], hessian, open_, damping[active])
+        some: Any = slice(None) if active.size == batch else active  # a slice makes no copy
+        g, hessian = _derivatives(residual[some], jacobian[some], weight[some], delta, share[some])
+        at = u[active]
+        open_ = free[active] & ~((at <= lower) & (g > 0)) & ~((at >= upper) & (g < 0))
+        g *= open_
+        gradient[active] = g
+        step, decrease = _step(g, hessian, open_, damping[active])
+        trial = np.where(open_, np.clip(at + step, lower, upper), at)
+        new_residual, new_jacobian = _residuals(law, x, target[some], trial)
+        new_value = _total(new_residual, weight[some], delta)
         done = decrease <= tolerance * value[active] + floor[active]
-        trial = np.clip(u[active] + step, lower, upper)
-        trial = np.where(open_, trial, u[active])
-        trial_value = objective(law, x, target[active], weight[active], delta, trial)
-        better = (trial_value <= value[active]) & ~done
+        better = (new_value <= value[active]) & ~done
         moved = active[better]
-        u[moved], value[moved] = trial[better], trial_value[better]
-        damping[active] = np.where(better, np.maximum(damping[active] * 0.2, 1e-14), damping[active] * 6.0)
+        u[moved], value[moved] = trial[better], new_value[better]
+        residual[moved], jacobian[moved] = new_residual[better], new_jacobian[better]
+        # a step that fails first returns to the majorising weights, then to a shorter step
+        shorter = ~better & (share[active] >= 1.0)
+        damping[active] *= np.where(better, 0.2, np.where(shorter, 8.0, 1.0))
+        damping[active] = np.maximum(damping[active], 1e-14)
+        share[active] = np.where(better, share[active] * 0.1, 1.0)
         steps[active] += 1
         active = active[~done & (damping[active] < 1e14)]
-    if active.size:  # out of steps: the gradient must belong to the last point
-        last, _ = _derivatives(law, x, target[active], weight[active], delta, u[active])
-        gradient[active] = last * _movable(u[active], last, free[active], lower, upper)
     return u, value, gradient, steps
 
 
-def _derivatives(
-    law: Law, x: Sequence[Array], target: Array, weight: Array, delta: float, u: Array
-) -> tuple[Array, Array]:
-    """Gradient [B, p] and the reweighted Gauss-Newton Hessian [B, p, p]."""
+def _residuals(law: Law, x: Sequence[Array], target: Array, u: Array) -> tuple[Array, Array]:
+    """ln L(u) - ln y [B, n] and its Jacobian [B, n, p]."""
     log_value, jacobian = law.log_predict(x, u)
-    residual = log_value - target
+    return log_value - target, jacobian
+
+
+def _total(residual: Array, weight: Array, delta: float) -> Array:
+    total = (weight * huber(residual, delta)).sum(-1)
+    return np.where(np.isfinite(total), total, np.inf)
+
+
+def _derivatives(
+    residual: Array, jacobian: Array, weight: Array, delta: float, share: Array
+) -> tuple[Array, Array]:
+    """Gradient [B, p] and a Gauss-Newton Hessian [B, p, p].
+
+    Points beyond `delta` have no curvature of their own. With `share` 1 they get that of the quadratic that
+    majorises Huber's line (reweighted least squares: safe, slow); with `share` near 0 almost none (Newton).
+    """
+    pull = weight * residual
     curvature = weight
     if not np.isinf(delta):
-        curvature = weight * np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300))
+        ratio = delta / np.maximum(np.abs(residual), delta)
+        pull = pull * ratio
+        curvature = weight * np.where(ratio < 1.0, ratio * share[:, None], 1.0)
     with np.errstate(over="ignore", invalid="ignore"):
-        weighted = jacobian * curvature[..., None]
-        gradient = np.einsum("bnp,bn->bp", weighted, residual)
-        hessian = np.swapaxes(weighted, -1, -2) @ jacobian
+        gradient = (pull[:, None, :] @ jacobian)[:, 0]
+        hessian = np.swapaxes(jacobian * curvature[..., None], -1, -2) @ jacobian
     # where the law overflows there is no direction to take: such a start stays where it is and is discarded
     broken = ~(np.isfinite(gradient).all(-1) & np.isfinite(hessian).all((-1, -2)))
-    gradient[broken], hessian[broken] = 0.0, np.eye(u.shape[-1])
+    gradient[broken], hessian[broken] = 0.0, np.eye(jacobian.shape[-1])
     return gradient, hessian
-
-
-def _movable(u: Array, gradient: Array, free: np.ndarray, lower: Array, upper: Array) -> np.ndarray:
-    """Parameters that are free and not pressed against a bound by their gradient."""
-    return free & ~((u <= lower) & (gradient > 0)) & ~((u >= upper) & (gradient < 0))
 
 
 def _step(gradient: Array, hessian: Array, open_: np.ndarray, damping: Array) -> tuple[Array, Array]:

@@ -12,9 +12,9 @@ from scisci.contracts.errors import UserError
 from scisci.contracts.metrics import metric as find_metric
 from scisci.scaling.comparison import difference
 from scisci.scaling.fitting import Fit, fit
+from scisci.scaling.intervals import Scale
 from scisci.scaling.law import Law
 from scisci.scaling.law import law as find_law
-from scisci.scaling.profile import Scale
 from scisci.scaling.records import difference_record, fit_record, number, refused_record
 from scisci.scaling.table import Points, Table, is_results, points, read_table, select_metric
 

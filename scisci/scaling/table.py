@@ -225,7 +225,7 @@ class Points:
 
     def take(self, keep: np.ndarray) -> Points:
         """The points at the given positions or where the mask is true."""
-        old, codes = np.unique(self.cluster[keep], return_inverse=True)
+        old, codes = in_order(self.cluster[keep])
         return replace(
             self,
             x=tuple(values[keep] for values in self.x),
@@ -262,7 +262,7 @@ def points(
     _refuse_mixtures(table, results)
     _refuse_duplicates(table, xs, ys)
     names = table.column(cluster).astype(str) if cluster else np.arange(len(ys)).astype(str)
-    runs, codes = np.unique(names, return_inverse=True)
+    runs, codes = in_order(names)
     known = METRICS.get(y)
     return Points(
         x=xs,
@@ -276,6 +276,13 @@ def points(
         natural_zero=known.natural_zero if known else None,
         left_out=table.left_out,
     )
+
+
+def in_order(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values in order of first appearance, and the number [n] of each value among them."""
+    distinct, first, codes = np.unique(values, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return distinct[order], np.argsort(order)[codes]
 
 
 def _positive(table: Table, column: str, role: str, called: str | None = None) -> np.ndarray:
