@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from scisci.report import chartdata, tables
 from scisci.report.fits import Difference
 from scisci.report.study import AXES, Study
-from scisci.report.wording import NORMAL_95, capital, listed, significant, with_error
+from scisci.report.wording import NORMAL_95, listed, significant, with_error
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def rising_errors(study: Study) -> str:
                 if ends and ends[1][0] - ends[0][0] > NORMAL_95 * math.hypot(ends[0][1], ends[1][1]):
                     values = f"{significant(ends[0][0])} → {significant(ends[1][0])}"
                     rising.append(f"{series} on {split.label} against {AXES[axis]} ({values})")
-    return f"{capital(listed(rising))}." if rising else ""
+    return f"{listed(rising)}." if rising else ""
 
 
 def _ends(study: Study, axis: str, series: str, split: str) -> list[tuple[float, float]] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from scisci.contracts.errors import UserError
 from scisci.report.theme import VERDICTS
@@ -85,7 +85,7 @@ class Fit(_Entry):
     interval: Interval | None = None
     audit: Audit
     exponent: str | None = None
-    text: str
+    printed: str = Field(alias="text")
     curve: Curve | None = None
     differences: list[Difference] = []
     warnings: list[str] = []
@@ -97,6 +97,11 @@ class Fit(_Entry):
     @property
     def split(self) -> str:
         return self.group.get("split", "")
+
+    @property
+    def text(self) -> str:
+        """The exponent as it may be shown: never a number where it is not identified."""
+        return "not identified" if self.audit.verdict == "not identified" else self.printed
 
     @property
     def rank(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif'
 
-# Okabe and Ito's colour-blind safe set without its yellow; the dark one is the same hues, lifted.
+# Okabe and Ito's blue, vermillion and green, and four more that stay apart from them without red or green.
 TOKENS: dict[str, dict[str, str]] = {
     "light": {
         "page": "#ffffff",
@@ -34,8 +34,8 @@ TOKENS: dict[str, dict[str, str]] = {
     },
 }
 SERIES: dict[str, list[str]] = {
-    "light": ["#0072b2", "#d55e00", "#009e73", "#aa4499", "#c58a00", "#56b4e9", "#6e7781"],
-    "dark": ["#58aef0", "#ff9248", "#2fd0a0", "#e58fd0", "#f2c84b", "#9bdcff", "#aab3bd"],
+    "light": ["#0072b2", "#d55e00", "#009e73", "#3d444d", "#bb66ee", "#6b3d00", "#9aa3ad"],
+    "dark": ["#58aef0", "#ff9248", "#2fd0a0", "#f0f2f5", "#f0a8d8", "#f7e07a", "#8d96a0"],
 }
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "stroke"]
 

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import vl_convert
+
+from scisci.report import chartdata, charts
+from scisci.report.layout import figures
+from scisci.report.page import VEGA_LITE
+from scisci.report.study import Study, assemble
+
+
+def rows(chart: alt.FacetChart, kind: str) -> list[dict[str, Any]]:
+    """The rows of one kind that a chart's specification carries."""
+    spec = chart.to_dict()
+    return [row for row in spec["datasets"][spec["data"]["name"]] if row["kind"] == kind]
+
+
+def table_rows(path: Path, metric: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """The table's rows of one metric by run and split, read without the report's code."""
+    table = pq.read_table(path).filter(pc.field("metric") == metric)
+    return {(row["run"], row["split"]): row for row in table.to_pylist()}
+
+
+@pytest.mark.parametrize("axis", ["params", "data", "flops"])
+def test_a_scaling_chart_shows_every_finished_run_of_the_table(study: Study, table: Path, axis: str) -> None:
+    expected = table_rows(table, "force_mae")
+    shown = {(row["run"], row["split"]): row for row in rows(charts.loss_against(study, axis), "run")}
+    assert shown.keys() == expected.keys()
+    assert len(shown) == 46 * 5
+    for key, row in shown.items():
+        truth = expected[key]
+        assert (row["x"], row["y"]) == (truth[axis], truth["value"])
+        assert row["high"] == pytest.approx(truth["value"] + 1.96 * truth["se"], rel=1e-4)
+        assert row["low"] == pytest.approx(truth["value"] - 1.96 * truth["se"], rel=1e-4)
+
+
+def test_solid_marks_are_the_runs_of_the_fits(study: Study, table: Path) -> None:
+    fits = json.loads(table.with_name("fits.json").read_text())
+    used = {(run, f["group"]["split"]) for f in fits if f["axis"] == "data" for run in f["points"]["run"]}
+    shown = rows(charts.loss_against(study, "data"), "run")
+    assert {(row["run"], row["split"]) for row in shown if row["used"]} == used
+    assert {(row["run"], row["split"]) for row in shown if not row["used"]}.isdisjoint(used)
+
+
+def test_curves_are_those_of_the_fits(study: Study, table: Path) -> None:
+    shown = rows(charts.loss_against(study, "params"), "curve")
+    for fit in json.loads(table.with_name("fits.json").read_text()):
+        if fit["axis"] != "params":
+            continue
+        label = study.labels[fit["group"]["split"]]
+        mine = [r for r in shown if r["series"] == fit["group"]["architecture"] and r["panel"] == label]
+        assert [r["x"] for r in mine] == fit["curve"]["x"]
+        assert [r["y"] for r in mine] == fit["curve"]["value"]
+        assert [r["low"] for r in mine] == fit["curve"]["lo"]
+        assert [r["high"] for r in mine] == fit["curve"]["hi"]
+        assert {r["verdict"] for r in mine} == {fit["audit"]["verdict"]}
+
+
+def test_without_fits_every_run_is_solid(unfitted: Study) -> None:
+    chart = charts.loss_against(unfitted, "params")
+    assert not rows(chart, "curve")
+    assert all(row["used"] for row in rows(chart, "run"))
+
+
+def test_ood_marks_pair_the_same_run(study: Study, table: Path) -> None:
+    expected = table_rows(table, "force_mae")
+    shown = rows(charts.ood_against_id(study), "run")
+    assert len(shown) == 46 * 4
+    for row in shown:
+        assert row["x"] == expected[row["run"], "test"]["value"]
+        assert row["y"] == expected[row["run"], row["split"]]["value"]
+    assert all(row["x"] == row["y"] for row in rows(charts.ood_against_id(study), "equal"))
+
+
+def test_severity_runs_from_id_outwards(study: Study) -> None:
+    chart = charts.severity(study)
+    shown = rows(chart, "run")
+    severities = {row["split"]: row["severity"] for row in shown}
+    assert severities == {"test": 300, "ood_600K": 600, "ood_1200K": 1200}
+    order = chart.to_dict()["spec"]["layer"][0]["encoding"]["x"]["sort"]
+    assert order.index("ID · test") < order.index("OOD · 600K") < order.index("OOD · 1200K")
+
+
+def test_bold_runs_are_chosen_in_distribution(study: Study, table: Path) -> None:
+    bold = {row["series"]: row["run"] for row in rows(charts.severity(study), "run") if row["used"]}
+    inside = [row for (_, split), row in table_rows(table, "force_mae").items() if split == "test"]
+    for architecture in study.series:
+        best = min((r for r in inside if r["architecture"] == architecture), key=lambda r: r["value"])
+        assert bold[architecture] == best["run"]
+
+
+def test_an_error_of_zero_stands_at_a_floor_below_all_others(study: Study) -> None:
+    shown = rows(charts.symmetry(study), "run")
+    exact = [row for row in shown if row["exact"]]
+    others = [row for row in shown if not row["exact"]]
+    assert {(row["series"], row["group"]) for row in exact} == {("mpnn", "permutation")}
+    assert all(row["value"] == 0 for row in exact)
+    assert all(row["value"] == row["x"] > 0 for row in others)
+    floor = {row["x"] for row in exact}
+    assert len(floor) == 1
+    assert max(floor) <= min(row["x"] for row in others) / 10
+    label = vl_convert.vegalite_to_svg(charts.symmetry(study).to_dict(), vl_version=VEGA_LITE)
+    assert re.search(r">0</text>", label)
+
+
+def test_values_that_a_log_axis_cannot_hold_are_left_out(frame: pd.DataFrame) -> None:
+    zero = frame.assign(value=frame.value.where(frame.data != 64, 0.0))
+    shown = rows(charts.loss_against(assemble(zero, []), "params"), "run")
+    assert all(row["y"] > 0 for row in shown)
+    assert {row["data"] for row in shown} == {512, 4096, 16384}
+
+
+def test_an_architecture_has_one_colour_and_mark_in_all_charts(study: Study) -> None:
+    for figure in figures(study):
+        text = json.dumps(figure.spec())
+        domains = re.findall(r'"series", "legend": [^}]*\}, "scale": \{"domain": (\[[^\]]*\])', text)
+        assert domains, figure.key
+        assert all(json.loads(domain) == list(study.series) for domain in domains)
+        assert not re.search(r"#[0-9a-f]{6}", text), "colours belong to the theme"
+
+
+def test_rendered_marks_are_as_many_as_the_rows(study: Study) -> None:
+    chart = charts.loss_against(study, "params")
+    svg = vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=VEGA_LITE)
+    assert svg.count('aria-roledescription="point"') == len(rows(chart, "run"))
+    assert svg.count('aria-roledescription="line mark container"') >= 5
+    for split in study.splits:
+        assert split.label in svg
+
+
+def test_the_overview_says_each_exponent_as_the_fits_print_it(study: Study) -> None:
+    words = [row["words"] for row in rows(charts.overview(study, "params"), "words")]
+    assert len(words) == 15
+    assert "transformer not identified" in words
+    for fit in study.fits_of("params"):
+        assert f"{fit.series} {fit.text}" in words
+
+
+def test_a_sweep_too_large_to_draw_keeps_every_run_of_a_fit(frame: pd.DataFrame) -> None:
+    rows_ = pd.DataFrame({"run": [f"r{i % 5000}" for i in range(10_000)]})
+    rows_["used"] = rows_.run.isin(["r1", "r4999"])
+    kept = chartdata.thinned(rows_, limit=500)
+    assert kept.run.nunique() <= 502
+    assert {"r1", "r4999"} <= set(kept.run)
+    assert kept.groupby("run").size().eq(2).all()

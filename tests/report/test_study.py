@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from scisci.contracts.errors import UserError
+from scisci.contracts.results import write_results
+from scisci.report.fits import parse
+from scisci.report.study import Study, assemble, choose_metric, order_splits, read_table
+
+from . import world
+
+
+def test_a_study_is_in_reading_order(study: Study) -> None:
+    names = [split.name for split in study.splits]
+    assert names == ["test", "ood_600K", "ood_1200K", "ood_molecule", "ood_size"]
+    assert study.series == ("mpnn", "nequip", "transformer")
+    assert study.metric.name == "force_mae"
+    assert study.identity.name == "test"
+    assert study.labels["ood_600K"] == "OOD · 600K"
+    assert len(study.runs) == 48
+
+
+def test_the_split_that_chose_checkpoints_is_not_shown(frame: pd.DataFrame) -> None:
+    with_val = pd.concat([frame, frame[frame.split == "test"].assign(split="val")])
+    assert "val" not in [split.name for split in order_splits(with_val)]
+    only_val = with_val[with_val.split != "test"]
+    assert order_splits(only_val)[0].name == "val"
+
+
+def test_a_treatment_is_a_series_of_its_own(tmp_path: Path) -> None:
+    rows = [*world.table_rows()]
+    rows += [row | {"run": f"a{row['run']}", "treatment": "augmentation"} for row in rows if row["seed"] == 0]
+    write_results(tmp_path / "t.parquet", rows)
+    assert "mpnn + augmentation" in assemble(read_table(tmp_path / "t.parquet"), []).series
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("force_mea", "did you mean .*'force_mae'"),
+        ("force_cosine", "not an error that falls"),
+        ("symmetry_rotation_energy", "not an error that falls"),
+    ],
+)
+def test_a_metric_that_cannot_be_shown_is_refused(frame: pd.DataFrame, name: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        choose_metric(frame, name)
+
+
+def test_a_metric_that_the_table_lacks_is_refused(frame: pd.DataFrame) -> None:
+    with pytest.raises(UserError, match="no energy_mae; choose one with --metric: force_mae"):
+        choose_metric(frame[frame.metric != "energy_mae"], "energy_mae")
+
+
+def test_several_data_sets_need_a_choice(tmp_path: Path) -> None:
+    rows = [*world.table_rows()]
+    path = tmp_path / "t.parquet"
+    write_results(path, rows + [row | {"run": f"b{row['run']}", "dataset": "other"} for row in rows])
+    with pytest.raises(UserError, match="other, xtb-molecules"):
+        read_table(path)
+    with pytest.raises(UserError, match="did you mean 'xtb-molecules'"):
+        read_table(path, "xtb-molecule")
+    assert set(read_table(path, "other").dataset) == {"other"}
+
+
+def test_an_empty_table_and_a_table_of_failures_are_refused(tmp_path: Path, frame: pd.DataFrame) -> None:
+    write_results(tmp_path / "empty.parquet", [])
+    with pytest.raises(UserError, match="holds no runs"):
+        read_table(tmp_path / "empty.parquet")
+    with pytest.raises(UserError, match="no error metric"):
+        choose_metric(frame[frame.status != "ok"], None)
+
+
+def test_fits_of_other_runs_are_refused(table: Path, frame: pd.DataFrame) -> None:
+    records = json.loads(table.with_name("fits.json").read_text())
+    records[0]["points"]["run"][0] = "0" * 16
+    with pytest.raises(UserError, match="of other runs"):
+        assemble(frame, parse(records, "fits"))
+
+
+def test_fits_of_another_metric_are_refused(table: Path, frame: pd.DataFrame) -> None:
+    records = json.loads(table.with_name("fits.json").read_text())
+    with pytest.raises(UserError, match="of force_mae, not of energy_mae"):
+        assemble(frame, parse(records, "fits"), "energy_mae")
+
+
+@pytest.mark.parametrize("broken", [{}, {"audit": {"verdict": "sure"}}, {"points": {"x": "a"}}])
+def test_records_of_another_layout_are_refused(table: Path, broken: dict) -> None:
+    record = json.loads(table.with_name("fits.json").read_text())[0]
+    with pytest.raises(UserError, match=r"f\.json does not have the layout of fits \(at 0"):
+        parse([record | broken if broken else {}], "f.json")
+
+
+def test_charts_draw_one_law_per_axis(table: Path, frame: pd.DataFrame) -> None:
+    """The law identified most often, even where another is better in single groups."""
+    records = json.loads(table.with_name("fits.json").read_text())
+    others = json.loads(json.dumps(records))
+    for record in others:
+        record["law"] = "power_offset"
+        if record["group"]["split"] != "ood_size":
+            record["audit"]["verdict"] = "weak"
+        else:
+            record["audit"]["verdict"] = "identified"
+    study = assemble(frame, parse(others + records, "fits"))
+    assert study.law("params") == "power"
+    headline = study.headline("params", "mpnn", "ood_size")
+    assert headline is not None
+    assert headline.law == "power"
+    assert assemble(frame, []).law("params") is None
