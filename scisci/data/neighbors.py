@@ -7,10 +7,12 @@ from vesin import NeighborList
 
 
 def _pairs(points: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-    search = NeighborList(cutoff=cutoff, full_list=True, sorted=True)
+    search = NeighborList(cutoff=cutoff, full_list=True)
     periodic = [bool(p) for p in pbc]
     receiver, sender, images = search.compute(points=points, box=cell, periodic=periodic, quantities="ijS")
-    return np.stack([sender, receiver]).astype(np.int64), images @ cell
+    # One order for every way of searching, so that sums over edges do not depend on the batch.
+    order = np.lexsort((*images.T, sender, receiver))
+    return np.stack([sender, receiver]).astype(np.int64)[:, order], images[order] @ cell
 
 
 def neighbors(
@@ -19,7 +21,7 @@ def neighbors(
     """Directed edges within `cutoff` (Å) for a batch of systems.
 
     `positions` [N, 3] are all systems' atoms in a row, `offsets` [B + 1] where each begins; `cells` [B, 3, 3] and
-    `pbc` [B, 3] are `None` for isolated systems. Returns `edge_index` [2, E] (sender, receiver; sorted by receiver)
+    `pbc` [B, 3] are `None` for isolated systems. Returns `edge_index` [2, E] (sender, receiver; sorted by receiver, then sender)
     and `edge_shift` [E, 3]: the edge vector is positions[sender] + edge_shift - positions[receiver].
     """
     positions = positions.astype(np.float64)

@@ -21,10 +21,11 @@ from ase.collections import g2
 from ase.constraints import FixCom
 from ase.data import covalent_radii
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from scipy.spatial.transform import Rotation
 
 from scisci.contracts.errors import UserError
+from scisci.data.references import ReferenceFit
 from scisci.data.samples import AtomsSample
 from scisci.data.writer import StoreWriter
 
@@ -100,7 +101,7 @@ def trajectory(molecule: str, temperature: float, frames: int, seed: int = SEED)
     atoms.set_constraint(FixCom())
     key = [seed, zlib.crc32(molecule.encode()), round(temperature)]
     rng = np.random.default_rng(key)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+    thermalize_momenta(atoms, temperature_K=temperature, rng=rng)
     dynamics = Langevin(
         atoms,
         timestep=TIMESTEP_FS * units.fs,
@@ -172,14 +173,6 @@ def _trajectories(seed: int, processes: int) -> Iterator[tuple[Frames, dict[str,
         yield from zip(pool.map(_job, calls), jobs.values(), strict=True)
 
 
-def element_references(compositions: np.ndarray, energies: np.ndarray) -> np.ndarray:
-    """Per-element energies [119] (eV) whose sums fit `energies` [n] best for element counts [n, 119]; NaN if unseen."""
-    seen = np.flatnonzero(compositions.any(axis=0))
-    references = np.full(compositions.shape[1], np.nan)
-    references[seen] = np.linalg.lstsq(compositions[:, seen], energies, rcond=None)[0]
-    return references
-
-
 SHIFTS: dict[str, tuple[str, float | None, bool]] = {
     "train": ("none: 300 K, training molecules, fixed permutation", 300.0, False),
     "val": ("none: later in the training trajectories", 300.0, False),
@@ -195,7 +188,7 @@ def generate(out: Path, seed: int = SEED, processes: int | None = None, log: Cal
     """Write the whole data set to `out`; about 35 CPU minutes."""
     os.environ["OMP_NUM_THREADS"] = "1"
     members: dict[str, list[int]] = {split: [] for split in SHIFTS}
-    compositions, energies = [], []
+    references = ReferenceFit()
     with StoreWriter(out, "atoms") as writer:
         for frames, parts in _trajectories(seed, processes or os.cpu_count() or 1):
             log(f"{frames.molecule:22s} {frames.temperature:5.0f} K  {', '.join(parts)}")
@@ -208,10 +201,9 @@ def generate(out: Path, seed: int = SEED, processes: int | None = None, log: Cal
                         sample, frames.molecule, temperature=frames.temperature, time=frames.times[i]
                     )
                     members[split].append(index)
-                if split == "train":
-                    compositions += [np.bincount(frames.numbers, minlength=119)] * (part.stop - part.start)
-                    energies += frames.energies[part].tolist()
+                    if split == "train":
+                        references.add(frames.numbers, frames.energies[i])
         rng = np.random.default_rng([seed, 2])
         for split, (shift, severity, disjoint) in SHIFTS.items():
             writer.split(split, rng.permutation(members[split]), shift, severity, disjoint)
-        writer.reference("energy", element_references(np.array(compositions), np.array(energies)))
+        writer.reference("energy", references.solve())

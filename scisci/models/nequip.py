@@ -87,7 +87,7 @@ class NequIP(nn.Module):
         "30k": {"channels": 28, "layers": 3, "radial_hidden": 32},
         "100k": {"channels": 48, "layers": 4, "radial_hidden": 32},
         "300k": {"channels": 80, "layers": 4, "radial_hidden": 64},
-        "1M": {"channels": 132, "layers": 5, "radial_hidden": 64},
+        "1M": {"channels": 142, "layers": 5, "radial_hidden": 64},
     }
 
     def __init__(

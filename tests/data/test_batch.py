@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+from ase.neighborlist import neighbor_list
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scisci.contracts.errors import UserError
+from scisci.data.batch import graph_batch
+from scisci.data.neighbors import neighbors
+from scisci.data.ragged import Ragged
+from scisci.data.store import Store
+
+
+def ase_edges(atoms: Atoms, cutoff: float) -> set[tuple[int, int, int, int, int]]:
+    i, j, images = neighbor_list("ijS", atoms, cutoff)
+    return {(b, a, *s) for a, b, s in zip(i.tolist(), j.tolist(), images.tolist(), strict=True)}
+
+
+def our_edges(systems: list[Atoms], cutoff: float) -> list[set[tuple[int, int, int, int, int]]]:
+    offsets = np.concatenate([[0], np.cumsum([len(a) for a in systems])])
+    cells = np.array([np.asarray(a.cell) for a in systems])
+    pbc = np.array([a.pbc for a in systems])
+    positions = np.concatenate([a.positions for a in systems])
+    edge_index, shift = neighbors(positions, offsets, cutoff, cells, pbc)
+    assert (np.diff(edge_index[1]) >= 0).all()
+    found = []
+    for k, atoms in enumerate(systems):
+        inside = (edge_index[1] >= offsets[k]) & (edge_index[1] < offsets[k + 1])
+        cell = np.where(atoms.pbc[:, None], np.asarray(atoms.cell), np.eye(3))
+        images = np.rint(shift[inside] @ np.linalg.inv(cell)).astype(int)
+        pairs = (edge_index[:, inside] - offsets[k]).T
+        found.append({(*pair, *image) for pair, image in zip(pairs.tolist(), images.tolist(), strict=True)})
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), periodic=st.booleans())
+def test_edges_equal_those_of_ase(seed: int, periodic: bool) -> None:
+    rng = np.random.default_rng(seed)
+    systems = []
+    for _ in range(3):
+        n = rng.integers(1, 7)
+        cell = np.diag(rng.uniform(3, 6, 3)) + rng.normal(scale=0.5, size=(3, 3))
+        pbc = rng.integers(0, 2, 3).astype(bool) if periodic else np.zeros(3, bool)
+        systems.append(Atoms(numbers=np.ones(n), positions=rng.uniform(0, 5, (n, 3)), cell=cell, pbc=pbc))
+    assert our_edges(systems, 3.5) == [ase_edges(a, 3.5) for a in systems]
+
+
+def test_small_periodic_cell_sees_several_images_of_itself() -> None:
+    copper = bulk("Cu")
+    assert our_edges([copper], 4.0) == [ase_edges(copper, 4.0)]
+    assert len(ase_edges(copper, 4.0)) == 18
+
+
+def test_batch_tensors_hold_the_samples(shipped: Store) -> None:
+    indices = shipped.split("ood_size").indices(5)
+    ragged = shipped.take(indices)
+    batch = graph_batch(ragged, 5.0)
+    np.testing.assert_array_equal(batch.numbers.numpy(), ragged.items["numbers"])
+    np.testing.assert_array_equal(batch.forces.numpy(), ragged.items["forces"])
+    assert batch.energy.dtype == torch.float64
+    np.testing.assert_array_equal(batch.energy.numpy(), ragged.samples["energy"])
+    assert batch.batch.bincount().tolist() == ragged.lengths.tolist()
+
+
+def test_batch_hands_out_single_systems_as_pyg_does(shipped: Store) -> None:
+    indices = shipped.split("test").indices(4)
+    batch = graph_batch(shipped.take(indices), 5.0)
+    alone = [graph_batch(shipped.take(indices[k : k + 1]), 5.0) for k in range(4)]
+    for data, single in zip(batch.to_data_list(), alone, strict=True):
+        for name in ("numbers", "pos", "forces", "energy", "edge_index", "edge_shift"):
+            assert torch.equal(data[name], single[name]), name
+    again = type(batch).from_data_list(batch.to_data_list())
+    assert torch.equal(again.edge_index, batch.edge_index)
+    assert torch.equal(again.ptr, batch.ptr)
+
+
+def test_element_the_model_does_not_know_is_named() -> None:
+    ragged = Ragged(
+        np.array([0, 2]), {"numbers": np.array([1, 16], "u1"), "positions": np.eye(3, dtype="f4")[:2]}, {}
+    )
+    with pytest.raises(UserError, match=r"atomic numbers \[16\]"):
+        graph_batch(ragged, 5.0, frozenset({1, 8}))
