@@ -25,7 +25,7 @@ def judge(fit: Fit, distinct: int) -> tuple[str, list[str]]:
 
 
 def _fatal(fit: Fit, distinct: int) -> list[str]:
-    law, name = fit.law, fit.law.exponent
+    law = fit.law
     p = len(law.names)
     if distinct <= p:
         return [
@@ -33,25 +33,28 @@ def _fatal(fit: Fit, distinct: int) -> list[str]:
         ]
     if fit.scale.dof < 1:
         return [f"{len(fit.points.runs)} runs for {p} parameters leave no degree of freedom for the scatter"]
-    low, high = fit.intervals[name]
-    open_sides = [side for side, end in (("below", low), ("above", high)) if np.isnan(end)]
-    if open_sides:
-        return [f"the data do not bound {name} from {' or '.join(open_sides)} at the 95 % level"]
-    if name in fit.audit.at_bounds:
-        return [f"{name} stopped at the bound of its search range"]
-    return []
+    reasons = []
+    for name in law.exponents:
+        ends = zip(("below", "above"), fit.intervals[name], strict=True)
+        open_sides = [side for side, end in ends if np.isnan(end)]
+        if open_sides:
+            reasons.append(f"the data do not bound {name} from {' or '.join(open_sides)} at the 95 % level")
+        elif name in fit.audit.at_bounds:
+            reasons.append(f"{name} stopped at the bound of its search range")
+    return reasons
 
 
 def _weak(fit: Fit) -> list[str]:
-    name = fit.law.exponent
-    low, high = fit.intervals[name]
-    value = fit.parameters[name]
     reasons = []
-    if 0.5 * (high - low) > max(WEAK_RELATIVE * abs(value), WEAK_ABSOLUTE):
-        reasons.append(f"the 95 % interval of {name} spans {low:.2g} to {high:.2g}")
+    for name in fit.law.exponents:
+        low, high = fit.intervals[name]
+        if 0.5 * (high - low) > max(WEAK_RELATIVE * abs(fit.parameters[name]), WEAK_ABSOLUTE):
+            reasons.append(f"the 95 % interval of {name} spans {low:.2g} to {high:.2g}")
     bend = bend_test(fit) if fit.law.name == "power" else None
     if bend is not None and bend < BEND_LEVEL:
-        reasons.append(f"the points bend in log-log (p = {bend:.1g}), so {name} depends on the range")
+        reasons.append(
+            f"the points bend in log-log (p = {bend:.1g}), so {fit.law.exponent} depends on the range"
+        )
     return reasons
 
 

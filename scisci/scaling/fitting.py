@@ -10,7 +10,14 @@ import numpy as np
 from scipy.optimize import brentq
 
 from scisci.contracts.errors import UserError
-from scisci.scaling.intervals import Interval, Scale, covariance, profile_intervals, sandwich_intervals
+from scisci.scaling.intervals import (
+    Interval,
+    Scale,
+    covariance,
+    derived_intervals,
+    profile_intervals,
+    sandwich_intervals,
+)
 from scisci.scaling.law import Array, Law
 from scisci.scaling.law import law as find_law
 from scisci.scaling.solve import objective, solve
@@ -130,7 +137,8 @@ def fit(
     if not isinstance(source, Points):
         if x is None or y is None:
             raise UserError("say which columns to fit: x={'N': 'params'} and y='loss'")
-        source = points(source, match_variables(law, x), y, cluster=cluster, se=se, where=where)
+        columns, zero = match_variables(law, x), law.zero_allowed
+        source = points(source, columns, y, cluster=cluster, se=se, where=where, zero_allowed=zero)
     data = _one_row_per_run(source)
     distinct = _check_enough(law, data)
     clusters = len(data.runs)
@@ -158,7 +166,8 @@ def fit(
     audit = Audit(
         "", (), float(np.linalg.norm(gradient)), converged, unmoved, condition, correlation, at_bounds
     )
-    result = Fit(law, data, delta, weight, internal, value, scale, intervals, interval, audit)
+    derived = derived_intervals(law, data, weight, internal, scale)
+    result = Fit(law, data, delta, weight, internal, value, scale, intervals, interval, audit, derived)
     from scisci.scaling.audit import judge  # the judge reads a Fit, so it is imported where one exists
 
     verdict, reasons = judge(result, distinct)

@@ -42,7 +42,7 @@ def fit_groups(
         table = select_metric(table, y)
     ordered = match_variables(form, x)
     groups = [
-        (group, points(rows, ordered, y, cluster=cluster, se=se))
+        (group, points(rows, ordered, y, cluster=cluster, se=se, zero_allowed=form.zero_allowed))
         for group, rows in table.where(where).groups(by)
     ]
     if delta is None:

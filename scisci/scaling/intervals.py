@@ -8,7 +8,7 @@ follows the curvature of a non-linear one, and has an open end where the data do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +90,28 @@ def sandwich_intervals(
     words = "large-sample sandwich by run; the bootstrap is the interval to quote"
     pairs = zip(law.names, *(end.tolist() for end in ends), strict=True)
     return {name: (low, high) for name, low, high in pairs}, Interval("sandwich", LEVEL, 0, words)
+
+
+def derived_intervals(
+    law: Law, data: Points, weight: Array, internal: Array, scale: Scale
+) -> dict[str, tuple[float, float, float]]:
+    """Value and interval of every derived quantity, by the delta method in its logarithm (all are positive)."""
+    spread = covariance(law, data.x, weight, internal) * scale.variance
+    result = {}
+    for name, formula in law.derived.items():
+
+        def log_value(u: Array, formula: Callable[..., Array] = formula) -> Array:
+            with np.errstate(all="ignore"):
+                return np.log(formula(dict(zip(law.names, np.moveaxis(law.natural(u), -1, 0), strict=True))))
+
+        step = 1e-6 * np.maximum(np.abs(internal), 1e-3)
+        slope = (log_value(internal + np.diag(step)) - log_value(internal - np.diag(step))) / (2 * step)
+        center = float(log_value(internal))
+        half = float(scale.quantile() * np.sqrt(max(slope @ spread @ slope, 0.0)))
+        with np.errstate(over="ignore"):
+            value, low, high = np.exp(np.array([center, center - half, center + half])).tolist()
+        result[name] = (value, low, high)
+    return result
 
 
 def _ends(law: Law, data: Points, weight: Array, internal: Array, threshold: float) -> Array:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scisci.contracts.errors import unknown_name
 
 Array = NDArray[np.float64]
+Value = tuple[Array, Sequence[Array]]  # L and its derivatives by the parameters
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Parameter:
     `transform` "log" keeps it positive and optimises its logarithm (scales such as A); "identity" optimises
     it as it is. `start` is the range searched for starts, `lower` and `upper` bound the fit, both in natural
     units. `linear` marks the non-negative coefficients the law is linear in: they are eliminated by variable
-    projection and need no `start`.
+    projection and need no `start`. With `start_within` the range is a share of that variable's observed
+    range, in logarithms.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Parameter:
     lower: float = -np.inf
     upper: float = np.inf
     linear: bool = False
+    start_within: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Law:
     `evaluate` takes one array per variable and one per parameter, all broadcastable, in the order of
     `variables` and `parameters`, in natural units, and gives L and the tuple of dL/d(parameter) (each
     broadcastable to L). `exponent` names the parameter a reader asks for first.
+    `more_exponents` are those the verdict covers besides. `starts` replaces the search for starts: it takes
+    the variables and ln L and gives natural parameters [m, p]. `zero_allowed` are variables that may be zero.
     `derived` are further quantities, each a function of the parameters by name. `source` says where the form
     comes from.
     """
@@ -52,9 +57,12 @@ class Law:
     formula: str
     variables: tuple[str, ...]
     parameters: tuple[Parameter, ...]
-    evaluate: Callable[..., tuple[Array, Sequence[Array]]]
+    evaluate: Callable[..., Value]
     source: str
     exponent: str
+    more_exponents: tuple[str, ...] = ()
+    starts: Callable[[Sequence[Array], Array], Array] | None = None
+    zero_allowed: tuple[str, ...] = ()
     derived: Mapping[str, Callable[[Mapping[str, Array]], Array]] = field(default_factory=dict)
 
     def value(self, *arguments: Any) -> Array:
@@ -69,6 +77,11 @@ class Law:
     def names(self) -> tuple[str, ...]:
         """Parameter names, in order."""
         return tuple(parameter.name for parameter in self.parameters)
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        """All exponents the verdict covers, the headline one first."""
+        return (self.exponent, *self.more_exponents)
 
     def index(self, name: str) -> int:
         """Position of a parameter; an unknown one is a `UserError`."""

@@ -29,8 +29,18 @@ class Bootstrap:
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Percentile interval of a parameter. It under-covers below some 30 runs; see `Fit.intervals`."""
+        return self._percentiles(self.parameters[:, self.law.index(name)], level)
+
+    def derived(self, name: str, level: float = 0.95) -> tuple[float, float]:
+        """Percentile interval of a derived quantity."""
+        with np.errstate(all="ignore"):
+            named = dict(zip(self.law.names, self.parameters.T, strict=True))
+            return self._percentiles(self.law.derived[name](named), level)
+
+    @staticmethod
+    def _percentiles(values: Array, level: float) -> tuple[float, float]:
         tail = (1.0 - level) / 2
-        low, high = np.quantile(self.parameters[:, self.law.index(name)], [tail, 1.0 - tail])
+        low, high = np.quantile(values[np.isfinite(values)], [tail, 1.0 - tail])
         return float(low), float(high)
 
 
@@ -94,6 +104,7 @@ def quote(fit: Fit, refits: Bootstrap) -> Fit:
     if runs < _FEW_RUNS:
         words += "; with so few runs it is narrower than its 95 % says, so fit with --delta inf"
     interval = Interval("bootstrap percentile", LEVEL, fit.scale.dof, words)
-    changed = replace(fit, intervals=intervals, interval=interval)
+    derived = {name: (value, *refits.derived(name)) for name, (value, _, _) in fit.derived.items()}
+    changed = replace(fit, intervals=intervals, interval=interval, derived=derived)
     verdict, reasons = judge(changed, len(np.unique(np.stack(fit.points.x, 1), axis=0)))
     return replace(changed, audit=replace(fit.audit, verdict=verdict, reasons=tuple(reasons)))

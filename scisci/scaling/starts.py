@@ -19,13 +19,19 @@ _GRID = {1: 96, 2: 24, 3: 10}  # points per axis of the grid, by number of non-l
 
 def starts(law: Law, x: Sequence[Array], log_y: Array, count: int = 24) -> Array:
     """The `count` most promising starts [count, p] in internal parameters, best first."""
+    if law.starts is not None:
+        return _ranked(law, x, log_y, law.starts(x, log_y), count)
     nonlinear = [i for i, parameter in enumerate(law.parameters) if not parameter.linear]
-    nodes = _nodes(law, nonlinear)
+    nodes = _nodes(law, x, nonlinear)
     theta = np.ones((len(nodes), len(law.parameters)))
     theta[:, nonlinear] = nodes
     linear = [i for i, parameter in enumerate(law.parameters) if parameter.linear]
     if linear:
         theta[:, linear] = _coefficients(law, x, log_y, theta, linear)
+    return _ranked(law, x, log_y, theta, count)
+
+
+def _ranked(law: Law, x: Sequence[Array], log_y: Array, theta: Array, count: int) -> Array:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         log_value = np.log(law.predict(x, law.internal(theta)))
         loss = np.abs(log_value - log_y).sum(-1)
@@ -37,13 +43,17 @@ def starts(law: Law, x: Sequence[Array], log_y: Array, count: int = 24) -> Array
     return law.internal(theta[np.concatenate([best, spread])])
 
 
-def _nodes(law: Law, nonlinear: list[int]) -> Array:
+def _nodes(law: Law, x: Sequence[Array], nonlinear: list[int]) -> Array:
     """Grid (up to three non-linear parameters) or Sobol points (more) [m, k], natural units."""
     ranges = []
     for i in nonlinear:
         parameter = law.parameters[i]
         assert parameter.start is not None, f"{law.name}: {parameter.name} needs a start range"
-        ranges.append((parameter.transform, *parameter.start))
+        low, high = parameter.start
+        if parameter.start_within is not None:
+            observed = np.log(x[law.variables.index(parameter.start_within)])
+            low, high = np.exp(observed.min() + np.array(parameter.start) * np.ptp(observed))
+        ranges.append((parameter.transform, low, high))
     if not ranges:
         return np.empty((1, 0))
     if len(ranges) in _GRID:

@@ -244,8 +244,10 @@ def points(
     cluster: str | None = None,
     se: str | None = None,
     where: str | None = None,
+    zero_allowed: Sequence[str] = (),
 ) -> Points:
-    """Checked points of one fit from a table; `x` maps the law's variables to columns.
+    """Checked points of one fit from a table; `x` maps the law's variables to columns; those
+    in `zero_allowed` may be zero.
 
     In a results table `y` may be a metric, `cluster` defaults to the run and `se` may be "se". Every fault
     of the table (NaN, values that are not positive, duplicates, mixed units) is a `UserError`.
@@ -257,7 +259,7 @@ def points(
         cluster = cluster or "run"
     table = table.where(where)
     column = "value" if results else y
-    xs = tuple(_positive(table, name, "x") for name in x.values())
+    xs = tuple(_positive(table, name, "x", zero=variable in zero_allowed) for variable, name in x.items())
     ys = _positive(table, column, "y", called=y)
     _refuse_mixtures(table, results)
     _refuse_duplicates(table, xs, ys)
@@ -285,7 +287,9 @@ def in_order(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return distinct[order], np.argsort(order)[codes]
 
 
-def _positive(table: Table, column: str, role: str, called: str | None = None) -> np.ndarray:
+def _positive(
+    table: Table, column: str, role: str, called: str | None = None, zero: bool = False
+) -> np.ndarray:
     values = table.numbers(column)
     called = called or column
     if not len(values):
@@ -293,8 +297,8 @@ def _positive(table: Table, column: str, role: str, called: str | None = None) -
     for fault, bad in (
         ("missing or NaN", np.isnan(values)),
         ("infinite", np.isinf(values)),
-        ("zero or negative", values <= 0),
-        ("beyond 1e-50 to 1e50", (values < 1e-50) | (values > 1e50)),
+        ("negative" if zero else "zero or negative", (values < 0) if zero else (values <= 0)),
+        ("beyond 1e-50 to 1e50", ((values < 1e-50) & (values != 0)) | (values > 1e50)),
     ):
         if bad.any():
             raise UserError(

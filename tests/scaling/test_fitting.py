@@ -10,7 +10,6 @@ from scipy import optimize, stats
 
 from scisci.contracts.errors import UserError
 from scisci.scaling.fitting import Fit, fit
-from scisci.scaling.law import Law, law, laws
 from scisci.scaling.resampling import bootstrap
 from scisci.scaling.solve import huber
 from scisci.scaling.table import points
@@ -22,31 +21,6 @@ N = {"N": "params"}
 
 def power_fit(table: dict[str, np.ndarray], name: str = "power", **options: object) -> Fit:
     return fit(name, points(table, N, "loss", cluster="run"), **options)  # type: ignore[arg-type]
-
-
-def typical(form: Law, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    """Variables and natural parameters in the range a law is used in."""
-    x = [np.exp(rng.uniform(np.log(1e4), np.log(1e9), 7)) for _ in form.variables]
-    theta = []
-    for parameter in form.parameters:
-        low, high = parameter.start or (0.5, 50.0)
-        theta.append(rng.uniform(low + 0.1 * (high - low), low + 0.6 * (high - low)))
-    return x, np.array(theta)
-
-
-@pytest.mark.parametrize("name", sorted(laws()))
-def test_gradient_of_every_law_is_its_derivative(name: str) -> None:
-    """Complex-step derivatives are exact to rounding and share no code with the analytic ones."""
-    form = law(name)
-    x, theta = typical(form, np.random.default_rng(5))
-    analytic = form.gradient(*x, *theta)
-    for i in range(len(theta)):
-        step = theta.astype(complex)
-        step[i] += 1e-30j
-        numeric = np.imag(form.value(*x, *step)) / 1e-30
-        np.testing.assert_allclose(
-            np.broadcast_to(analytic[i], numeric.shape), numeric, rtol=1e-10, atol=1e-300
-        )
 
 
 def test_power_is_the_line_of_linregress_with_its_t_interval() -> None:
