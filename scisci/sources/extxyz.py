@@ -55,12 +55,11 @@ def read_extxyz(path: Path | str, keys: Mapping[str, str] | None = None) -> Iter
     for count, atoms in enumerate(_frames(Path(path)), start=1):
         where = f"frame {count - 1} of {path}"
         labels = _labels(atoms)
-        periodic = bool(atoms.pbc.any())
         sample = AtomsSample(
             numbers=atoms.numbers,
             positions=atoms.positions,
-            cell=np.asarray(atoms.cell) if periodic else None,
-            pbc=atoms.pbc if periodic else None,
+            cell=np.asarray(atoms.cell),
+            pbc=atoms.pbc,
             energy=_label(labels, keys.get("energy"), ENERGY_KEYS, "energy", where),
             forces=_label(labels, keys.get("forces"), FORCES_KEYS, "forces", where),
         )
