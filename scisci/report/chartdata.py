@@ -27,7 +27,7 @@ def run_points(study: Study, axis: str) -> pd.DataFrame:
     `used` marks the runs of the fits shown; where an axis has no fits, all are. Values that a log axis cannot
     hold (zero or below) are left out. Beyond `MAX_RUNS` runs, an even share of those not used is kept.
     """
-    rows = study.scores().assign(x=lambda d: d[axis], y=lambda d: d.value, kind="run")
+    rows = study.scores.assign(x=lambda d: d[axis], y=lambda d: d.value, kind="run")
     rows = rows[(rows.x > 0) & (rows.y > 0)]
     rows = rows.assign(low=rows.low.clip(lower=rows.y / 100), panel=rows.split.map(study.labels))
     fits = headline_fits(study, axis)
@@ -85,7 +85,7 @@ def exponent_words(study: Study, axis: str) -> pd.DataFrame:
 
 def paired_errors(study: Study) -> pd.DataFrame:
     """A row per run and shifted split: its ID error (`x`, `x_low`, `x_high`) and its OOD error (`y`, ...)."""
-    scores = study.scores()
+    scores = study.scores
     scores = scores[scores.value > 0].assign(low=lambda d: d.low.clip(lower=d.value / 100))
     inside = scores[scores.split == study.identity.name].set_index("run")[["value", "low", "high"]]
     outside = scores[scores.split.isin([split.name for split in study.splits if split.ood])]
@@ -104,7 +104,7 @@ def severity_errors(study: Study) -> pd.DataFrame:
     for split in study.splits:
         if split.ood and split.severity is not None:
             families.setdefault(split.family, [study.identity.name]).append(split.name)
-    rows = study.scores()
+    rows = study.scores
     rows = rows[rows.value > 0].assign(
         kind="run",
         y=lambda d: d.value,
@@ -113,9 +113,7 @@ def severity_errors(study: Study) -> pd.DataFrame:
         used=lambda d: d.run.isin(chosen_runs(study).run),
     )
     panels = [
-        rows[rows.split.isin(names)].assign(
-            panel=f"{study.labels[names[1]]} … {names[-1].removeprefix('ood_')}"
-        )
+        rows[rows.split.isin(names)].assign(panel=f"{study.labels[names[1]]} … {names[-1].removeprefix('ood_')}")
         for names in families.values()
     ]
     columns = [*_RUN_COLUMNS, "kind", "panel", "split", "severity", "label", "y", "low", "high", "used"]

@@ -61,9 +61,7 @@ def ood_against_id(study: Study) -> alt.FacetChart:
     rows = chartdata.paired_errors(study)
     ends = _span(pd.concat([rows.x, rows.y]))
     panels = [split.label for split in study.splits if split.ood]
-    diagonal = pd.DataFrame(
-        [{"kind": "equal", "panel": panel, "x": at, "y": at} for panel in panels for at in ends]
-    )
+    diagonal = pd.DataFrame([{"kind": "equal", "panel": panel, "x": at, "y": at} for panel in panels for at in ends])
     across, up = (f"{kind} {study.metric.title}" for kind in ("ID", "OOD"))
     x, y = _log_axis("x", ends, across), _log_axis("y", ends, up)
     low, x_low = alt.Y("low:Q", title=up), alt.X("x_low:Q", title=across)
@@ -94,10 +92,7 @@ def severity(study: Study) -> alt.FacetChart:
     layers = [
         _rows("run").mark_line(strokeWidth=0.8, opacity=0.22).encode(x, y, colour, detail),
         _rows("run").transform_filter(bold).mark_line(strokeWidth=2.2).encode(x, y, colour, detail),
-        _rows("run")
-        .transform_filter(bold)
-        .mark_rule(strokeWidth=1.4)
-        .encode(x, low, alt.Y2("high:Q"), colour),
+        _rows("run").transform_filter(bold).mark_rule(strokeWidth=1.4).encode(x, low, alt.Y2("high:Q"), colour),
         _rows("run")
         .transform_filter(bold)
         .mark_point(filled=True, size=60, opacity=1)
@@ -115,9 +110,7 @@ def symmetry(study: Study) -> alt.FacetChart:
     ticks = log_ticks(floor * 10, max(1.0, rows.x.max()))
     scale = alt.Scale(type="log", domain=[floor * 0.6, max(1.0, rows.x.max()) * 1.5], nice=False)
     label = f"datum.value < {floor * 2!r} ? '0' : format(datum.value, datum.value < 0.1 ? '~e' : '~r')"
-    x = alt.X(
-        "x:Q", scale=scale, title="relative error", axis=alt.Axis(values=[floor, *ticks], labelExpr=label)
-    )
+    x = alt.X("x:Q", scale=scale, title="relative error", axis=alt.Axis(values=[floor, *ticks], labelExpr=label))
     groups = [group for group in SYMMETRY_GROUPS if group in set(rows.group)]
     y = alt.Y("group:N", sort=groups, title=None)
     offset = alt.YOffset("series:N", sort=list(study.series))
@@ -132,15 +125,11 @@ def symmetry(study: Study) -> alt.FacetChart:
         .encode(x, y, offset, colour, shape, alt.Fill("series:N", legend=None), fillOpacity=hollow)
         .encode(tooltip=_run_tooltip("value", "relative error", form=".2~e")),
     ]
-    lines = pd.DataFrame(
-        [{"kind": "precision", "x": FLOAT32_EPSILON, "panel": p} for p in rows.panel.unique()]
-    )
+    lines = pd.DataFrame([{"kind": "precision", "x": FLOAT32_EPSILON, "panel": p} for p in rows.panel.unique()])
     if floor < FLOAT32_EPSILON < rows.x.max():
         layers.insert(0, _rows("precision").mark_rule(style="reference", strokeDash=[4, 4]).encode(x))
     medians = chartdata.symmetry_medians(rows)
-    return _panels(
-        [rows, medians, lines], layers, rows.panel.unique().tolist(), aspect=0.75, width=360, margin=110
-    )
+    return _panels([rows, medians, lines], layers, rows.panel.unique().tolist(), aspect=0.75, width=360, margin=110)
 
 
 def _curve_layers(
@@ -152,9 +141,7 @@ def _curve_layers(
     low = alt.Y("low:Q", title=study.metric.title)
     colour, shape = _series(study)
     shown = [verdict for verdict in VERDICTS if verdict in set(curves.verdict)]
-    legend = alt.Legend(
-        title=None, orient="top", symbolType="stroke", symbolSize=300, labelExpr="'fit ' + datum.label"
-    )
+    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolSize=300, labelExpr="'fit ' + datum.label")
     dash = alt.StrokeDash(
         "verdict:N",
         scale=alt.Scale(domain=shown, range=[DASHES[VERDICTS.index(verdict)] for verdict in shown]),
@@ -168,9 +155,7 @@ def _curve_layers(
     return [
         _rows("curve").mark_area(opacity=0.16, clip=True).encode(x, low, alt.Y2("high:Q"), colour),
         _rows("curve").mark_line(strokeWidth=1.8, clip=True).encode(x, y, colour, dash, tooltip=_FIT_TOOLTIP),
-        _rows("run")
-        .mark_rule(strokeWidth=1.2, clip=True)
-        .encode(x, low, alt.Y2("high:Q"), colour, opacity=solid),
+        _rows("run").mark_rule(strokeWidth=1.2, clip=True).encode(x, low, alt.Y2("high:Q"), colour, opacity=solid),
         _rows("run")
         .mark_point(filled=True, clip=True)
         .encode(x, y, colour, shape, opacity=faint, size=alt.condition(used, alt.value(46), alt.value(24)))
@@ -203,9 +188,7 @@ def _panels(
     return (
         alt.layer(*layers, data=alt.InlineData(values=records))
         .properties(width=width, height=round(width * aspect))
-        .facet(
-            facet=alt.Facet("panel:N", sort=list(order), header=alt.Header(title=None)), columns=len(order)
-        )
+        .facet(facet=alt.Facet("panel:N", sort=list(order), header=alt.Header(title=None)), columns=len(order))
         .properties(spacing=GAP, usermeta={"panels": panels | {"gap": GAP}})
         .resolve_axis(x="independent")
     )
@@ -220,9 +203,7 @@ def _series(study: Study) -> tuple[alt.Color, alt.Shape]:
     """Colour and mark of each series: the same in every chart of the page."""
     scale = alt.Scale(domain=list(study.series))
     legend = alt.Legend(title=None, orient="top", symbolSize=70, symbolOpacity=1)
-    return alt.Color("series:N", scale=scale, legend=legend), alt.Shape(
-        "series:N", scale=scale, legend=legend
-    )
+    return alt.Color("series:N", scale=scale, legend=legend), alt.Shape("series:N", scale=scale, legend=legend)
 
 
 def _span(values: Iterable[float], margin: float = 1.18) -> list[float]:
@@ -231,9 +212,7 @@ def _span(values: Iterable[float], margin: float = 1.18) -> list[float]:
     return [min(inside) / margin, max(inside) * margin] if inside else [1.0, 10.0]
 
 
-def _log_axis(
-    channel: str, values: Iterable[float], title: str, label: str = "error", headroom: float = 0.0
-) -> Any:
+def _log_axis(channel: str, values: Iterable[float], title: str, label: str = "error", headroom: float = 0.0) -> Any:
     """A log axis around `values` with round ticks; its last `headroom` (0 to 1) is kept free of them."""
     low, high = _span(values)
     ticks = log_ticks(low, high)

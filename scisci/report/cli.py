@@ -50,18 +50,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="fits of 'scisci scale study --json' (default: fits.json beside the table, else made now)",
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="PATH", help="page (report.html), or folder of the images (charts)"
-    )
+    parser.add_argument("--out", type=Path, metavar="PATH", help="page (report.html), or folder of the images (charts)")
     parser.add_argument(
         "--format",
         choices=("html", "png", "svg", "pdf"),
         default="html",
         help="a page, or every chart as an image",
     )
-    parser.add_argument(
-        "--metric", metavar="NAME", help="error to show (default: force_mae where there is one)"
-    )
+    parser.add_argument("--metric", metavar="NAME", help="error to show (default: force_mae where there is one)")
     parser.add_argument("--dataset", metavar="NAME", help="which data set, where the table has several")
     return parser
 

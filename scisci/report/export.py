@@ -20,7 +20,7 @@ PNG_WIDTH = 1200  # pixels, whatever the chart
 
 def image(figure: Figure, form: Format, mode: str = "light") -> bytes:
     """A figure, title included, as the bytes of an image file in the light or the dark theme."""
-    title = alt.Title(figure.title, fontSize=16, offset=14)
+    title = alt.Title(figure.title, subtitle=figure.subtitle, fontSize=16, subtitleFontSize=12, offset=14)
     spec = figure.chart.properties(title=title, description=figure.caption).to_dict()
     config = vega_config(mode) | {"padding": 12}
     svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE, config=config)

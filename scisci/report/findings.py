@@ -43,7 +43,7 @@ def runs(study: Study) -> str:
 
 def lowest_errors(study: Study) -> str:
     """Which architecture's best run (chosen in distribution) has the lowest error on each split."""
-    scores = study.scores()
+    scores = study.scores
     scores = scores[scores.run.isin(chartdata.chosen_runs(study).run)]
     lowest: dict[str, list[str]] = {}
     for split in study.splits:
@@ -64,9 +64,7 @@ def exponents(study: Study, axis: str) -> str:
     words = listed([f"{fit.series} {fit.text}" for fit in shown])
     law = shown[0].law.replace("_", " ")
     first = f"ID exponents (law “{law}”, 95 % intervals): {words}."
-    return " ".join(
-        text for text in (first, _architectures_apart(study, axis), _shifted(study, axis)) if text
-    )
+    return " ".join(text for text in (first, _architectures_apart(study, axis), _shifted(study, axis)) if text)
 
 
 def _architectures_apart(study: Study, axis: str) -> str:
@@ -90,18 +88,9 @@ def _architectures_apart(study: Study, axis: str) -> str:
 
 def _shifted(study: Study, axis: str) -> str:
     """How many OOD exponents are below or above their ID exponent by more than their intervals."""
-    fits = [
-        study.headline(axis, series, split.name)
-        for series in study.series
-        for split in study.splits
-        if split.ood
-    ]
+    fits = [study.headline(axis, series, split.name) for series in study.series for split in study.splits if split.ood]
     found: list[Difference] = [
-        d
-        for fit in fits
-        if fit is not None
-        for d in fit.differences
-        if d.kind == "ood-id" and d.ci95 is not None
+        d for fit in fits if fit is not None for d in fit.differences if d.kind == "ood-id" and d.ci95 is not None
     ]
     if not found:
         return ""
@@ -129,14 +118,12 @@ def rising_errors(study: Study) -> str:
 def _ends(study: Study, axis: str, series: str, split: str) -> list[tuple[float, float]] | None:
     """Mean error and its standard error at the two ends of a fit's range; None where there is no range."""
     fit = study.headline(axis, series, split)
-    scores = study.scores()
+    scores = study.scores
     rows = scores[(scores.split == split) & scores.run.isin(fit.runs if fit else [])]
     if rows[axis].nunique() < 2:
         return None
     ends = (rows[rows[axis] == bound] for bound in (rows[axis].min(), rows[axis].max()))
-    return [
-        (float(end.value.mean()), float((end.se.fillna(0.0) ** 2).sum() ** 0.5 / len(end))) for end in ends
-    ]
+    return [(float(end.value.mean()), float((end.se.fillna(0.0) ** 2).sum() ** 0.5 / len(end))) for end in ends]
 
 
 def symmetry(study: Study) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import altair as alt
+import pandas as pd
 
 from scisci.report import chartdata, charts, tables
 from scisci.report.cells import Table
@@ -23,12 +24,11 @@ class Figure:
     title: str
     caption: str
     chart: alt.FacetChart
+    subtitle: str = ""  # drawn into exported images, which have no caption
 
     def spec(self) -> dict[str, Any]:
         """The Vega-Lite specification, with title and caption as its description for screen readers."""
-        described: dict[str, Any] = self.chart.properties(
-            description=f"{self.title}. {self.caption}"
-        ).to_dict()
+        described: dict[str, Any] = self.chart.properties(description=f"{self.title}. {self.caption}").to_dict()
         return described
 
 
@@ -45,10 +45,7 @@ class Section:
 def sections(study: Study) -> list[Section]:
     """All parts of the page that the study has something for."""
     parts = [
-        *(
-            Section(axis, SECTIONS[axis], [scaling(study, axis)], [tables.exponents(study, axis)])
-            for axis in AXES
-        ),
+        *(Section(axis, SECTIONS[axis], scaling(study, axis), [tables.exponents(study, axis)]) for axis in AXES),
         Section(
             "differences",
             "Differences",
@@ -61,8 +58,7 @@ def sections(study: Study) -> list[Section]:
         Section("not-finished", "Unfinished runs", [], [tables.not_finished(study)]),
     ]
     filled = [
-        Section(part.key, part.title, part.figures, [table for table in part.tables if table.rows])
-        for part in parts
+        Section(part.key, part.title, part.figures, [table for table in part.tables if table.rows]) for part in parts
     ]
     return [part for part in filled if part.figures or part.tables]
 
@@ -79,12 +75,15 @@ def overview(study: Study) -> list[Figure]:
         return []
     axis = min(axes, key=lambda a: sum(fit.rank for fit in chartdata.headline_fits(study, a)))
     title = f"{capital(study.metric.label)} against {AXES[axis]}, in and out of distribution"
-    words = f"Numbers: exponents of the law {_law(study, axis)} with 95 % intervals. {_held(study, axis)}"
-    return [Figure("overview", title, words, charts.overview(study, axis))]
+    words = f"Numbers: exponents of the law {_law(study, axis)} with 95 % intervals."
+    return [Figure("overview", title, f"{words} {_held(study, axis)}", charts.overview(study, axis), words)]
 
 
-def scaling(study: Study, axis: str) -> Figure:
-    """Error along one axis, and which runs and which law its curves are of."""
+def scaling(study: Study, axis: str) -> list[Figure]:
+    """Error along one axis, where the runs have a value on it; which runs and which law its curves are of."""
+    points = chartdata.run_points(study, axis)
+    if points.empty:
+        return []
     caption = "Both axes are logarithmic. A mark is a run; bars are 95 % intervals of its error."
     if study.law(axis):
         caption += (
@@ -92,7 +91,8 @@ def scaling(study: Study, axis: str) -> Figure:
             f"{_held(study, axis)} Faint marks are the other runs."
         )
     title = f"{capital(study.metric.label)} against {AXES[axis]}"
-    return Figure(f"error-{axis}", title, caption, charts.loss_against(study, axis))
+    figure = charts.loss_against(study, axis)
+    return [Figure(f"error-{axis}", title, caption + _drawn(study, points), figure)]
 
 
 def shift(study: Study) -> list[Figure]:
@@ -104,6 +104,7 @@ def shift(study: Study) -> list[Figure]:
         "of distribution as in it; runs on one line share one relation between the two."
     )
     title = f"{capital(study.metric.label)} out of distribution against in distribution"
+    caption += _drawn(study, chartdata.paired_errors(study))
     return [Figure("ood-id", title, caption, charts.ood_against_id(study))]
 
 
@@ -116,6 +117,7 @@ def severity(study: Study) -> list[Figure]:
         "intervals. Faint: every other run."
     )
     title = f"{capital(study.metric.label)} as the shift grows"
+    caption += _drawn(study, chartdata.severity_errors(study))
     return [Figure("severity", title, caption, charts.severity(study))]
 
 
@@ -131,6 +133,12 @@ def symmetry(study: Study) -> list[Figure]:
     if rows.exact.any():
         caption += " Hollow marks at 0 are errors of exactly zero, which a logarithmic axis cannot place."
     return [Figure("symmetry", "Symmetry error by group", caption, charts.symmetry(study))]
+
+
+def _drawn(study: Study, rows: pd.DataFrame) -> str:
+    """How many runs a chart draws, where not all that finished."""
+    drawn, finished = rows.run.nunique(), study.scores.run.nunique()
+    return f" {drawn:,} of {finished:,} finished runs are drawn." if drawn < finished else ""
 
 
 def _law(study: Study, axis: str) -> str:

@@ -42,9 +42,7 @@ def provenance(study: Study, table: Path, fits: Path | None, out: Path) -> Prove
         "time over all runs": duration(float(runs.seconds.sum())),
         "peak memory of a run": "" if runs.peak_memory.isna().all() else f"{runs.peak_memory.max():,.0f} MiB",
         "metric": f"{study.metric.title}: {study.metric.description}",
-        "intervals": listed(
-            sorted({fit.interval.words for fit in study.fits if fit.interval and fit.interval.words})
-        ),
+        "intervals": listed(sorted({fit.interval.words for fit in study.fits if fit.interval and fit.interval.words})),
         "table": f"{table.name}, version {TABLE_VERSION}, sha256 {_sha256(table)}",
         "fits": f"{fits.name}, sha256 {_sha256(fits)}" if fits else "made with this page",
         "software": f"scisci {scisci.__version__}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,7 @@ class Split:
     @property
     def label(self) -> str:
         """As headings show it: "ID · test", "OOD · 600K"."""
-        return (
-            f"OOD · {self.name.removeprefix('ood_').replace('_', ' ')}" if self.ood else f"ID · {self.name}"
-        )
+        return f"OOD · {self.name.removeprefix('ood_').replace('_', ' ')}" if self.ood else f"ID · {self.name}"
 
     @property
     def family(self) -> str:
@@ -57,7 +56,7 @@ class Study:
     series: tuple[str, ...]
     fits: tuple[Fit, ...]
 
-    @property
+    @cached_property
     def runs(self) -> pd.DataFrame:
         """One row per run, whatever became of it."""
         return self.frame.drop_duplicates("run")
@@ -73,9 +72,10 @@ class Study:
         """Heading of each split, by its name."""
         return {split.name: split.label for split in self.splits}
 
-    def scores(self, name: str | None = None) -> pd.DataFrame:
-        """Rows of finished runs for one metric, the study's own unless `name` is given."""
-        rows = self.frame[(self.frame.status == "ok") & (self.frame.metric == (name or self.metric.name))]
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Rows of finished runs for the study's metric, on the splits shown."""
+        rows = self.frame[(self.frame.status == "ok") & (self.frame.metric == self.metric.name)]
         return rows[rows.split.isin(self.labels) & np.isfinite(rows.value)]
 
     def fits_of(self, axis: str) -> list[Fit]:
@@ -110,9 +110,7 @@ def read_table(path: Path | str, dataset: str | None = None) -> pd.DataFrame:
     if dataset is not None and dataset not in known:
         raise unknown_name("data set in the table", dataset, known)
     if dataset is None and len(known) > 1:
-        raise UserError(
-            f"{path} holds several data sets ({', '.join(known)}); choose one with --dataset NAME"
-        )
+        raise UserError(f"{path} holds several data sets ({', '.join(known)}); choose one with --dataset NAME")
     if dataset is not None:
         frame = frame[frame.dataset == dataset]
     half = NORMAL_95 * frame.se.fillna(0.0)
@@ -123,9 +121,7 @@ def read_table(path: Path | str, dataset: str | None = None) -> pd.DataFrame:
 def choose_metric(frame: pd.DataFrame, name: str | None) -> Metric:
     """The metric a page is about: `name`, or the first error of the registry that the table holds."""
     held = set(frame.metric.dropna().unique())
-    errors = [
-        m.name for m in METRICS.values() if m.direction == "lower" and not m.name.startswith("symmetry_")
-    ]
+    errors = [m.name for m in METRICS.values() if m.direction == "lower" and not m.name.startswith("symmetry_")]
     usable = [m for m in ("force_mae", *errors) if m in held]
     if name is None and not usable:
         raise UserError("the table holds no error metric of a finished run; see its column 'reason'")
@@ -162,9 +158,7 @@ def assemble(frame: pd.DataFrame, fits: Sequence[Fit], name: str | None = None) 
     mine = [fit for fit in fits if fit.metric == chosen.name]
     runs = set(frame.run)
     if any(run not in runs for fit in mine for run in fit.runs):
-        raise UserError(
-            "the fits are of other runs than the table's; write them again with 'scisci scale study'"
-        )
+        raise UserError("the fits are of other runs than the table's; write them again with 'scisci scale study'")
     if fits and not mine:
         raise UserError(
             f"the fits are of {', '.join(sorted({fit.metric for fit in fits}))}, not of {chosen.name}; "

@@ -162,7 +162,7 @@ def best(study: Study) -> Table:
         ["architecture", "size", "parameters", "samples", "FLOPs", *(s.label for s in study.splits)],
         [],
     )
-    scores = study.scores().set_index(["run", "split"])
+    scores = study.scores.set_index(["run", "split"])
     for run in chartdata.chosen_runs(study).itertuples():
         row = [series_cell(study, run.series), Cell(run.size)]
         row += [number(short(value), value) for value in (run.params, run.data, run.flops)]

@@ -69,9 +69,7 @@ def capital(text: str) -> str:
 
 def unbroken(text: str) -> str:
     """`text` with its intervals, "[0.1, 0.2]" and "3 ± 1", kept on one line."""
-    return re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\u00a0"), text).replace(
-        " ± ", "\u00a0±\u00a0"
-    )
+    return re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\u00a0"), text).replace(" ± ", "\u00a0±\u00a0")
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -21,9 +21,7 @@ def verdict_of(architecture: str, split: str, axis: str) -> str:
 def entry(frame: pd.DataFrame, architecture: str, split: str, axis: str) -> dict[str, Any]:
     """A fit of one architecture on one split along `axis`, the other scale held at its largest value."""
     held = {"params": "data", "data": "size"}.get(axis)
-    rows = frame[
-        (frame.architecture == architecture) & (frame.split == split) & (frame.metric == "force_mae")
-    ]
+    rows = frame[(frame.architecture == architecture) & (frame.split == split) & (frame.metric == "force_mae")]
     fixed: dict[str, Any] = {"frontier": "test"}
     if held:
         value = 16_384 if held == "data" else "m"

@@ -152,3 +152,17 @@ def test_a_sweep_too_large_to_draw_keeps_every_run_of_a_fit(frame: pd.DataFrame)
     assert kept.run.nunique() <= 502
     assert {"r1", "r4999"} <= set(kept.run)
     assert kept.groupby("run").size().eq(2).all()
+
+
+def test_a_chart_that_cannot_draw_every_run_says_so(study: Study, frame: pd.DataFrame) -> None:
+    by_key = {figure.key: figure for figure in figures(study)}
+    assert "finished runs are drawn" not in by_key["error-params"].caption
+    zero = assemble(frame.assign(value=frame.value.where(frame.data != 64, 0.0)), [])
+    by_key = {figure.key: figure for figure in figures(zero)}
+    assert by_key["error-params"].caption.endswith("35 of 46 finished runs are drawn.")
+
+
+def test_an_axis_that_no_run_has_a_value_on_has_no_chart(frame: pd.DataFrame) -> None:
+    keys = {figure.key for figure in figures(assemble(frame.assign(flops=float("nan")), []))}
+    assert "error-flops" not in keys
+    assert {"error-params", "error-data"} <= keys

@@ -20,9 +20,7 @@ def test_what_is_said_follows_from_the_table(study: Study, frame: pd.DataFrame) 
     )
     scores = frame[(frame.metric == "force_mae") & (frame.split == "test")]
     best = scores.loc[scores.value.idxmin()]
-    assert (
-        f"{best.architecture} with {best.value:.2f} ± {1.96 * best.se:.2f} (ID · test)" in text["Best runs"]
-    )
+    assert f"{best.architecture} with {best.value:.2f} ± {1.96 * best.se:.2f} (ID · test)" in text["Best runs"]
     median = frame[(frame.metric == "symmetry_rotation_forces") & (frame.split == "test")]
     assert f"mpnn {median[median.architecture == 'mpnn'].value.median():.3f}" in text["Symmetry"]
 

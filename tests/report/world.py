@@ -84,9 +84,7 @@ def _finished(run: RunSpec, size: int, rng: np.random.Generator) -> RunResult:
         force = true_error(run.architecture, params, run.data, name) * float(rng.lognormal(0, 0.02))
         metrics = {
             "force_mae": MetricValue(value=force, se=0.008 * force, se_groups=0.02 * force * level, n=2048),
-            "energy_mae": MetricValue(
-                value=force / 14, se=0.01 * force / 14, se_groups=0.03 * force / 14, n=2048
-            ),
+            "energy_mae": MetricValue(value=force / 14, se=0.01 * force / 14, se_groups=0.03 * force / 14, n=2048),
             "force_cosine": MetricValue(value=1 - force / 3000, se=1e-3, n=2048),
         }
         splits[name] = SplitResult(severity=severity, metrics=metrics | _symmetry(run.architecture, rng))
