@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any, TypeVar
 
 from scisci.contracts.errors import UserError, unknown_name
 
+T = TypeVar("T")
 SOURCES = {"extxyz": "scisci.sources.extxyz:read_extxyz"}
 GENERATORS = {"xtb-molecules": "scisci.generate.xtb_molecules:generate"}
 
 
-def _load(target: str) -> object:
+def _load(target: str) -> Any:
     module, name = target.split(":")
     return getattr(import_module(module), name)
 
@@ -39,7 +42,9 @@ def info(name: str) -> None:
     from scisci.data.library import datasets, open_dataset, read_card
 
     store, console = open_dataset(name), Console()
-    console.print(f"[bold]{name}[/bold]: {len(store):,} samples of domain {store.domain!r} in {len(store.groups)} groups")
+    console.print(
+        f"[bold]{name}[/bold]: {len(store):,} samples of domain {store.domain!r} in {len(store.groups)} groups"
+    )
     console.print(f"fields: {', '.join(store.fields)}\nfingerprint: {store.fingerprint}")
     table = Table("split", "samples", "severity", "shift", "groups apart from train")
     for split in store.splits.values():
@@ -48,7 +53,9 @@ def info(name: str) -> None:
     console.print(table)
     if name in datasets():
         card = read_card(name)
-        console.print(f"[bold]{card.title}[/bold]\nmethod: {card.method}\nsource: {card.source}\nlicence: {card.licence}")
+        console.print(
+            f"[bold]{card.title}[/bold]\nmethod: {card.method}\nsource: {card.source}\nlicence: {card.licence}"
+        )
         for title, lines in (("cite", card.citation), ("mind", card.caveats)):
             console.print(f"{title}:", *(f"  - {line}" for line in lines), sep="\n")
 
@@ -79,9 +86,11 @@ def import_file(args: argparse.Namespace) -> None:
         raise unknown_name("format", args.format, SOURCES)
     if not args.path.is_file():
         raise UserError(f"{args.path} does not exist; give the file to import")
-    samples = _load(SOURCES[args.format])(args.path, _pairs(args.key, "--key", str))  # type: ignore[operator]
+    samples = _load(SOURCES[args.format])(args.path, _pairs(args.key, "--key", str))
     fractions = _pairs(args.split, "--split", float)
-    fit, groups, seen = ReferenceFit(), [], {}
+    fit = ReferenceFit()
+    groups: list[int] = []
+    seen: dict[str, int] = {}
     with StoreWriter(args.out, "atoms") as writer:
         for sample, group in track(samples, description=f"reading {args.path.name}", transient=True):
             writer.append(sample, group)
@@ -100,16 +109,16 @@ def import_file(args: argparse.Namespace) -> None:
     print(f"wrote {args.out}: {len(groups):,} samples; 'scisci data info {args.out}' describes it")
 
 
-def _pairs(entries: list[str], option: str, kind: type) -> dict[str, object]:
-    pairs = {}
+def _pairs(entries: list[str], option: str, kind: Callable[[str], T]) -> dict[str, T]:
+    pairs: dict[str, T] = {}
     for entry in entries:
         name, equals, value = entry.partition("=")
         try:
             pairs[name] = kind(value)
         except ValueError as error:
-            raise UserError(f"{option} {entry} is not understood; write it as NAME={kind.__name__.upper()}") from error
+            raise UserError(f"{option} {entry} is not understood; write it as NAME=VALUE") from error
         if not (name and equals and value):
-            raise UserError(f"{option} {entry} is not understood; write it as NAME={kind.__name__.upper()}")
+            raise UserError(f"{option} {entry} is not understood; write it as NAME=VALUE")
     return pairs
 
 
@@ -117,13 +126,15 @@ def generate(args: argparse.Namespace) -> None:
     """Run the simulator behind a shipped data set."""
     if args.name not in GENERATORS:
         raise unknown_name("generated data set", args.name, GENERATORS)
-    _load(GENERATORS[args.name])(args.out, seed=args.seed)  # type: ignore[operator]
+    _load(GENERATORS[args.name])(args.out, seed=args.seed)
     print(f"wrote {args.out}; 'scisci data info {args.out}' describes it")
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of `scisci data`."""
-    top = argparse.ArgumentParser(prog="scisci data", description="Data sets: list, describe, verify, import, generate.")
+    top = argparse.ArgumentParser(
+        prog="scisci data", description="Data sets: list, describe, verify, import, generate."
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="all data sets found")
     for name, text in (("info", "what a data set holds"), ("verify", "check content, splits and card")):
@@ -141,7 +152,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=FRACTION",
         help="splits to draw (default: %(default)s)",
     )
-    sub.add_argument("--split-by", choices=["sample", "group"], default="sample", help="what is drawn (default: sample)")
+    sub.add_argument(
+        "--split-by", choices=["sample", "group"], default="sample", help="what is drawn (default: sample)"
+    )
     sub.add_argument("--seed", type=int, default=0)
     sub = commands.add_parser("generate", help="run the simulator behind a shipped data set")
     sub.add_argument("name", metavar="NAME", help=f"one of: {', '.join(GENERATORS)}")

@@ -53,6 +53,6 @@ def small_store(shipped: Store, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
-def molecules(shipped: Store):  # noqa: ANN201
+def molecules(shipped: Store):
     """A batch of 6 real molecules with neighbours within 5 Å."""
     return graph_batch(shipped.take(shipped.split("ood_1200K").indices(6)), 5.0)

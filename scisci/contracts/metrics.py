@@ -46,12 +46,8 @@ SYMMETRY_GROUPS = ("rotation", "reflection", "translation", "permutation")
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric(
-            "energy_mae", "energy MAE", "meV/atom", "lower", True, "mean over samples of |E - E_ref| per atom"
-        ),
-        Metric(
-            "force_mae", "force MAE", "meV/Å", "lower", True, "mean over atoms and components of |F - F_ref|"
-        ),
+        Metric("energy_mae", "energy MAE", "meV/atom", "lower", True, "mean over samples of |E - E_ref| per atom"),
+        Metric("force_mae", "force MAE", "meV/Å", "lower", True, "mean over atoms and components of |F - F_ref|"),
         Metric(
             "force_cosine",
             "force cosine",

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from scisci.contracts.files import digest
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 Status = Literal["ok", "diverged", "failed", "out_of_memory"]
 
 
@@ -30,9 +30,7 @@ class Recipe(_Record):
     gradient_clip: float = Field(default=10.0, gt=0)
     energy_weight: float = Field(default=1.0, ge=0)
     force_weight: float = Field(default=10.0, ge=0)
-    validations: int = Field(
-        default=5, gt=0, description="evenly spaced validations; the best checkpoint counts"
-    )
+    validations: int = Field(default=5, gt=0, description="evenly spaced validations; the best checkpoint counts")
 
 
 class OptimizationSpec(Recipe):

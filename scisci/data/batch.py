@@ -52,9 +52,7 @@ def graph_batch(ragged: Ragged, cutoff: float, elements: frozenset[int] | None =
         )
     columns = {**ragged.items, **ragged.samples}
     columns["pos"] = columns.pop("positions")
-    edge_index, edge_shift = neighbors(
-        columns["pos"], ragged.offsets, cutoff, columns.get("cell"), columns.get("pbc")
-    )
+    edge_index, edge_shift = neighbors(columns["pos"], ragged.offsets, cutoff, columns.get("cell"), columns.get("pbc"))
     tensors = {name: _tensor(name, columns[name]) for name in (*PER_ATOM, *PER_SYSTEM) if name in columns}
     counts = torch.from_numpy(ragged.lengths)
     edge_ptr = np.searchsorted(edge_index[1], ragged.offsets)

@@ -37,6 +37,12 @@ class Statistics:
         """Plain types, for JSON and checkpoints."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Statistics:
+        """Undo `as_dict`, also after a round trip through JSON."""
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**plain)
+
 
 class GraphDataset(Dataset):
     """Whole batches of a store by index lists: `__getitems__` returns one collated batch.
@@ -162,7 +168,7 @@ class StoreDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Take the cutoff and the elements from the model that is to be fed."""
-        model = self.trainer.lightning_module.model  # type: ignore[union-attr]
+        model: Any = self.trainer.lightning_module.model  # type: ignore[union-attr]
         self.cutoff, self.elements = model.cutoff, frozenset(model.elements)
 
     def loader(self, split: str, samples: int | None = None, batch_size: int | None = None) -> DataLoader:

@@ -21,8 +21,8 @@ def neighbors(
     """Directed edges within `cutoff` (Å) for a batch of systems.
 
     `positions` [N, 3] are all systems' atoms in a row, `offsets` [B + 1] where each begins; `cells` [B, 3, 3] and
-    `pbc` [B, 3] are `None` for isolated systems. Returns `edge_index` [2, E] (sender, receiver; sorted by receiver, then sender)
-    and `edge_shift` [E, 3]: the edge vector is positions[sender] + edge_shift - positions[receiver].
+    `pbc` [B, 3] are `None` for isolated systems. Returns `edge_index` [2, E] (sender, receiver; sorted by receiver,
+    then sender) and `edge_shift` [E, 3]: the edge vector is positions[sender] + edge_shift - positions[receiver].
     """
     positions = positions.astype(np.float64)
     if pbc is None or cells is None or not pbc.any():

@@ -10,11 +10,11 @@ from scisci.contracts.errors import UserError
 from scisci.data.store import Store
 
 
-
-
 def _check(fractions: Mapping[str, float]) -> None:
     if not fractions or any(not 0 < f <= 1 for f in fractions.values()) or sum(fractions.values()) > 1 + 1e-9:
-        raise UserError(f"split fractions {dict(fractions)} are not possible: each is above 0 and they sum to at most 1")
+        raise UserError(
+            f"split fractions {dict(fractions)} are not possible: each is above 0 and they sum to at most 1"
+        )
 
 
 def random_split(samples: int, fractions: Mapping[str, float], seed: int = 0) -> dict[str, np.ndarray]:

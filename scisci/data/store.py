@@ -1,9 +1,9 @@
 """The packed store: samples of one domain in one or more HDF5 shards, read in coalesced slices.
 
 A shard holds flat arrays (`items/<field>`: a row per atom or point; `samples/<field>`: a row per sample;
-`metadata/<column>`), CSR `offsets`, and a `group` per sample. The first shard also holds `groups` (names), `splits/<name>`
-(indices over all shards) and `references/<name>`. Chunks carry Fletcher-32 checksums, so altered bytes are found
-when they are read; the store's fingerprint is the sha256 over all content.
+`metadata/<column>`), CSR `offsets`, and a `group` per sample. The first shard also holds `groups` (names),
+`splits/<name>` (indices over all shards) and `references/<name>`. Chunks carry Fletcher-32 checksums, so altered
+bytes are found when they are read; the store's fingerprint is the sha256 over all content.
 """
 
 from __future__ import annotations
@@ -224,4 +224,3 @@ def _concatenate(parts: list[Ragged]) -> Ragged:
         {name: np.concatenate([p.items[name] for p in parts]) for name in parts[0].items},
         {name: np.concatenate([p.samples[name] for p in parts]) for name in parts[0].samples},
     )
-

@@ -113,7 +113,9 @@ def trajectory(molecule: str, temperature: float, frames: int, seed: int = SEED)
     bonded = _bonds(atoms, 1.3)
     stride = round(STRIDE_FS / TIMESTEP_FS)
     dynamics.run(round(EQUILIBRATION_FS / TIMESTEP_FS))
-    positions, energies, forces = [], [], []
+    positions: list[np.ndarray] = []
+    energies: list[float] = []
+    forces: list[np.ndarray] = []
     turns = Rotation.random(frames, rng=np.random.default_rng([*key, 1])).as_matrix()
     for turn in turns:
         dynamics.run(stride)
@@ -197,9 +199,7 @@ def generate(out: Path, seed: int = SEED, processes: int | None = None, log: Cal
                     sample = AtomsSample(
                         frames.numbers, frames.positions[i], energy=frames.energies[i], forces=frames.forces[i]
                     )
-                    index = writer.append(
-                        sample, frames.molecule, temperature=frames.temperature, time=frames.times[i]
-                    )
+                    index = writer.append(sample, frames.molecule, temperature=frames.temperature, time=frames.times[i])
                     members[split].append(index)
                     if split == "train":
                         references.add(frames.numbers, frames.energies[i])

@@ -27,9 +27,7 @@ class Layer(nn.Module):
         self.from_nodes = nn.Linear(channels, 2 * channels)
         self.from_edge = nn.Linear(edge_features, channels, bias=False)
         self.message = nn.Sequential(nn.SiLU(), nn.Linear(channels, channels), nn.SiLU())
-        self.update = nn.Sequential(
-            nn.Linear(2 * channels, 2 * channels), nn.SiLU(), nn.Linear(2 * channels, channels)
-        )
+        self.update = nn.Sequential(nn.Linear(2 * channels, 2 * channels), nn.SiLU(), nn.Linear(2 * channels, channels))
         self.scale = average_neighbors**-0.5
 
     def forward(

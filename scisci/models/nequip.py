@@ -42,7 +42,9 @@ class Interaction(nn.Module):
         self.own = SelfConnection(irreps_in, irreps, channels)
         self.element_scale = nn.Embedding.from_pretrained(torch.ones(elements, channels), freeze=False)
         self.radial = nn.Sequential(
-            nn.Linear(radial[0], radial[1], bias=False), nn.SiLU(), nn.Linear(radial[1], len(paths) * channels, bias=False)
+            nn.Linear(radial[0], radial[1], bias=False),
+            nn.SiLU(),
+            nn.Linear(radial[1], len(paths) * channels, bias=False),
         )
         self.gate = Gate(irreps, channels)
         self.channels, self.norm = channels, average_neighbors**-0.5

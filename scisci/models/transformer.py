@@ -124,7 +124,7 @@ class Transformer(nn.Module):
     def __init__(
         self,
         elements: tuple[int, ...],
-        average_neighbors: float,  # noqa: ARG002
+        average_neighbors: float,
         channels: int = 32,
         layers: int = 3,
         heads: int = 4,

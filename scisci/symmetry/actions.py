@@ -71,9 +71,7 @@ def permute(batch: Any, rng: np.random.Generator) -> tuple[Any, Undo]:
     """A permutation of the atoms per system; the edges follow their atoms and are shuffled too."""
     bounds = batch.ptr.tolist()
     order = torch.from_numpy(
-        np.concatenate(
-            [rng.permutation(np.arange(a, b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
-        )
+        np.concatenate([rng.permutation(np.arange(a, b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)])
     ).to(batch.pos.device)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device)

@@ -78,9 +78,7 @@ class AtomisticTask(L.LightningModule):
         backbone = registry.build(
             self.hparams["architecture"], statistics.elements, statistics.average_neighbors, **self.options
         )
-        self.model = Potential(
-            backbone, statistics.energy_references, statistics.energy_scale, self.hparams["forces"]
-        )
+        self.model = Potential(backbone, statistics.energy_references, statistics.energy_scale, self.hparams["forces"])
 
     def prepare(self, data: StoreDataModule) -> None:
         """Build the model from the statistics of the training subset, unless it is there already."""
@@ -97,7 +95,7 @@ class AtomisticTask(L.LightningModule):
         if "statistics" not in checkpoint:
             raise UserError("this checkpoint was not written by scisci; give one from a scisci run directory")
         if self.statistics is None:
-            self.build(Statistics(**checkpoint["statistics"]))
+            self.build(Statistics.from_dict(checkpoint["statistics"]))
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """Graph batch → energies and forces."""

@@ -44,8 +44,7 @@ def _description(folder: Path) -> dict[str, Any]:
 
 def restore(task: AtomisticTask, folder: Path) -> AtomisticTask:
     """Give `task` the trained weights of a run directory."""
-    statistics = _description(folder)["statistics"]
-    task.build(Statistics(**{k: tuple(v) if isinstance(v, list) else v for k, v in statistics.items()}))
+    task.build(Statistics.from_dict(_description(folder)["statistics"]))
     load_weights(task.model, str(folder / "model.safetensors"))
     return task.eval()
 

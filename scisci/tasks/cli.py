@@ -120,9 +120,7 @@ class CLI(LightningCLI):
         assert self.run_folder is not None
         training_seconds = time.perf_counter() - self._start
         run = digest((self.run_folder / "config.yaml").read_bytes())[:16]
-        result = conclude(
-            self.model, self.datamodule, self.trainer, self.best, self.curve, self.run_folder, run
-        )
+        result = conclude(self.model, self.datamodule, self.trainer, self.best, self.curve, self.run_folder, run)
         seconds = time.perf_counter() - self._start
         result = result.model_copy(update={"training_seconds": training_seconds, "seconds": seconds})
         write_text(self.run_folder / "result.json", result.model_dump_json(indent=1) + "\n")

@@ -67,7 +67,8 @@ class Accumulator:
     def compute(self) -> dict[str, MetricValue]:
         """The estimate of each metric over all samples so far."""
         groups = torch.cat(self._groups).numpy()
-        return {
-            name: ratio_estimate(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)), groups)
-            for name, parts in self._parts.items()
-        }
+        estimates = {}
+        for name, parts in self._parts.items():
+            numerators, weights = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+            estimates[name] = ratio_estimate(numerators, weights, groups)
+        return estimates

@@ -81,8 +81,6 @@ def test_batch_hands_out_single_systems_as_pyg_does(shipped: Store) -> None:
 
 
 def test_element_the_model_does_not_know_is_named() -> None:
-    ragged = Ragged(
-        np.array([0, 2]), {"numbers": np.array([1, 16], "u1"), "positions": np.eye(3, dtype="f4")[:2]}, {}
-    )
+    ragged = Ragged(np.array([0, 2]), {"numbers": np.array([1, 16], "u1"), "positions": np.eye(3, dtype="f4")[:2]}, {})
     with pytest.raises(UserError, match=r"atomic numbers \[16\]"):
         graph_batch(ragged, 5.0, frozenset({1, 8}))

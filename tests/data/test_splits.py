@@ -58,13 +58,14 @@ def test_leaks_are_found(tmp_path: Path) -> None:
         writer.split("test", np.array([2, 3]), "none")
         writer.split("ood_molecule", np.array([1, 4]), "group", disjoint=True)
     found = leaks(Store(tmp_path / "x.h5"))
-    assert found == ["splits 'test' and 'train' share samples", "split 'ood_molecule' shares the group 'g0' with 'train'"]
+    assert found == [
+        "splits 'test' and 'train' share samples",
+        "split 'ood_molecule' shares the group 'g0' with 'train'",
+    ]
 
 
 def test_training_subsets_are_nested(shipped: Store) -> None:
-    subsets = [
-        StoreDataModule(train_samples=n).train_indices().tolist() for n in (16, 64, 0.5, None)
-    ]
+    subsets = [StoreDataModule(train_samples=n).train_indices().tolist() for n in (16, 64, 0.5, None)]
     for small, large in zip(subsets[:-1], subsets[1:], strict=True):
         assert large[: len(small)] == small
     assert [len(s) for s in subsets] == [16, 64, 8192, 16384]

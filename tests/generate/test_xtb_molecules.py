@@ -51,9 +51,7 @@ def test_trajectory_is_remade_from_its_seed(shipped: Store) -> None:
     made = source.trajectory(MOLECULE, 300.0, FRAMES)
     stored = shipped.take(frames_of(shipped, MOLECULE, 300.0)[:FRAMES])
     # The dynamics is chaotic: another processor's rounding grows over the first picosecond.
-    np.testing.assert_allclose(
-        stored.items["positions"].reshape(FRAMES, -1, 3), made.positions, atol=1e-3
-    )
+    np.testing.assert_allclose(stored.items["positions"].reshape(FRAMES, -1, 3), made.positions, atol=1e-3)
     np.testing.assert_allclose(stored.samples["energy"], made.energies, atol=1e-3)
 
 

@@ -18,7 +18,7 @@ def turn(irreps: o3.Irreps, x: torch.Tensor, rotation: torch.Tensor) -> torch.Te
 
 
 @pytest.fixture(autouse=True)
-def float64():  # noqa: ANN201
+def float64():
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
@@ -36,7 +36,12 @@ def test_tensor_product_equals_that_of_e3nn(l_max: int, parity: bool) -> None:
     instructions = [(p.feature, p.harmonic, k, "uuu", True, 1.0) for k, p in enumerate(ours.paths)]
     outputs = o3.Irreps([irreps[p.output] for p in ours.paths])
     theirs = o3.TensorProduct(
-        irreps, harmonics, outputs, instructions, shared_weights=False, irrep_normalization="component",
+        irreps,
+        harmonics,
+        outputs,
+        instructions,
+        shared_weights=False,
+        irrep_normalization="component",
         path_normalization="element",
     )
     expected = torch.stack([theirs(x[:, :, c], y, weights[:, :, c]) for c in range(channels)], dim=2)

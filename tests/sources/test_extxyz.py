@@ -23,9 +23,7 @@ def frames(count: int = 12) -> list[Atoms]:
         atoms.rattle(0.1, rng=rng)
         atoms.calc = EMT()
         labelled = atoms.copy()
-        labelled.calc = SinglePointCalculator(
-            labelled, energy=atoms.get_potential_energy(), forces=atoms.get_forces()
-        )
+        labelled.calc = SinglePointCalculator(labelled, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
         made.append(labelled)
     return made
 
@@ -75,7 +73,7 @@ def test_nan_label_names_the_frame(tmp_path: Path) -> None:
     atoms = renamed(frames(1)[0], "REF_energy", "REF_forces")
     atoms.info["REF_energy"] = float("nan")
     write(tmp_path / "x.xyz", [atoms], format="extxyz")
-    with pytest.raises(UserError, match="frame 0 .* energy is not finite"):
+    with pytest.raises(UserError, match=r"frame 0 .* energy is not finite"):
         list(read_extxyz(tmp_path / "x.xyz"))
 
 

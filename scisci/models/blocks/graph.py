@@ -26,15 +26,15 @@ class Features(NamedTuple):
     vectors: Float[Tensor, "atoms 3 channels"] | None
 
 
-def sum_to(
-    values: Float[Tensor, "rows *shape"], index: Int[Tensor, " rows"], size: int
-) -> Float[Tensor, "size *shape"]:
+def sum_to(values: Float[Tensor, rows * shape], index: Int[Tensor, " rows"], size: int) -> Float[Tensor, size * shape]:
     """Sum rows that share an index."""
     return values.new_zeros(size, *values.shape[1:]).index_add(0, index, values)
 
 
 class ElementIndex(nn.Module):
     """Atomic numbers → positions in a model's list of elements."""
+
+    table: Tensor
 
     def __init__(self, elements: tuple[int, ...]) -> None:
         super().__init__()

@@ -48,6 +48,9 @@ class EdgeTensorProduct(nn.Module):
     The coefficients are contracted with Y first: each edge then has one small matrix that acts on all channels.
     """
 
+    coefficients: Tensor
+    path_of_row: Tensor
+
     def __init__(self, features: o3.Irreps, harmonics: o3.Irreps, outputs: o3.Irreps) -> None:
         super().__init__()
         self.paths = coupling_paths(features, harmonics, outputs)
@@ -63,9 +66,7 @@ class EdgeTensorProduct(nn.Module):
             coefficients[harmonics.slices()[path.harmonic], rows, features.slices()[path.feature]] = block
             path_of_row += [number] * output.dim
             start += output.dim
-        self.register_buffer(
-            "coefficients", coefficients.flatten(1).to(torch.get_default_dtype()), persistent=False
-        )
+        self.register_buffer("coefficients", coefficients.flatten(1).to(torch.get_default_dtype()), persistent=False)
         self.register_buffer("path_of_row", torch.tensor(path_of_row), persistent=False)
 
     def forward(
@@ -130,6 +131,8 @@ class Gate(nn.Module):
 
     The nonlinearity of Weiler et al., "3D steerable CNNs" (2018), section 4.
     """
+
+    gate_of_row: Tensor
 
     def __init__(self, irreps: o3.Irreps, channels: int) -> None:
         super().__init__()

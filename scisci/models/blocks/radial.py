@@ -32,6 +32,8 @@ class BesselBasis(nn.Module):
     Gasteiger et al. (2020), eq. 7. Scaled so that a value is of order one.
     """
 
+    frequencies: Tensor
+
     def __init__(self, cutoff: float, count: int = 8) -> None:
         super().__init__()
         self.cutoff, self.count = cutoff, count
