@@ -89,9 +89,7 @@ def attempt(workplace: Workplace, job: Job, crash_report: bool = False) -> Outco
             return Outcome(job, "done", result)
     except OSError as error:
         if error.errno in DISK_FULL:
-            raise UserError(
-                f"the disk that holds {workplace.folder} is full; free some space and run again"
-            ) from error
+            raise UserError(f"the disk that holds {workplace.folder} is full; free some space and run again") from error
         raise
 
 

@@ -30,9 +30,7 @@ def parser() -> argparse.ArgumentParser:
         choices=("ray", "inline"),
         help="ray: worker processes (default); inline: this process (default with --shard)",
     )
-    run.add_argument(
-        "--workers", type=_positive, metavar="N", help="worker processes (default: one per core)"
-    )
+    run.add_argument("--workers", type=_positive, metavar="N", help="worker processes (default: one per core)")
     run.add_argument(
         "--order",
         choices=("longest", "smallest"),
@@ -61,9 +59,7 @@ def parser() -> argparse.ArgumentParser:
 
     collect = commands.add_parser("collect", help="write DIR/results.parquet from the recorded runs")
     collect.add_argument("folder", type=Path, metavar="DIR", help="folder of the sweep")
-    collect.add_argument(
-        "--all", action="store_true", help="also recorded runs that the plan no longer names"
-    )
+    collect.add_argument("--all", action="store_true", help="also recorded runs that the plan no longer names")
     collect.set_defaults(act=_collect)
     return top
 
@@ -95,9 +91,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 shard=arguments.shard,
             )
     except KeyboardInterrupt:
-        print(
-            f"interrupted; what is recorded in {arguments.out} stays, and the same command goes on from there"
-        )
+        print(f"interrupted; what is recorded in {arguments.out} stays, and the same command goes on from there")
         raise SystemExit(130) from None
     outcome = ", ".join(f"{count} {status}" for status, count in state.statuses.most_common())
     print(f"{state.total} runs of {plan.study.study}: {outcome}")
@@ -121,9 +115,7 @@ def _plan(arguments: argparse.Namespace) -> None:
     study = plan.study
     amounts = ", ".join(map(str, study.data))
     print(f"{len(plan)} runs: {len(plan.cells)} models × data {amounts} × {len(study.seeds)} seeds")
-    print(
-        f"each {study.optimization.steps} steps of {study.optimization.batch_size} samples of {study.dataset}"
-    )
+    print(f"each {study.optimization.steps} steps of {study.optimization.batch_size} samples of {study.dataset}")
 
 
 def _status(arguments: argparse.Namespace) -> None:
@@ -145,9 +137,7 @@ def _write_table(folder: Path, everything: bool) -> None:
     if collected.missing:
         print(f"{collected.missing} planned runs are not done; 'scisci sweep run' goes on with them")
     if collected.unplanned:
-        print(
-            f"left out {collected.unplanned} recorded runs that the plan does not name; --all takes them in"
-        )
+        print(f"left out {collected.unplanned} recorded runs that the plan does not name; --all takes them in")
 
 
 def _positive(text: str) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
 import time
-from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 from scisci.contracts.errors import UserError
@@ -16,6 +17,7 @@ from scisci.sweep.attempt import Job, Outcome, Workplace, attempt, record_death
 ENGINES = ("ray", "inline")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 STILLBORN_LIMIT = 5
+PACKAGE = Path(__file__).resolve().parents[1]
 OBJECT_STORE_BYTES = 80 * 2**20  # near Ray's least: jobs and outcomes are a few kB
 
 
@@ -77,7 +79,7 @@ class InlineEngine:
     def submit(self, job: Job) -> None:
         self.running.append((job, time.monotonic()))
 
-    def wait(self, timeout: float) -> list[Outcome]:  # noqa: ARG002 - there is nothing to wait for
+    def wait(self, timeout: float) -> list[Outcome]:
         outcomes = [attempt(self._workplace, job) for job, _ in self.running]
         self.running.clear()
         return outcomes
@@ -99,7 +101,7 @@ class RayEngine:
         self._stillborn = 0
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             parent = os.environ.get("RAY_TMPDIR", "/tmp")
             temporary = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="scisci-ray-", dir=parent, ignore_cleanup_errors=True)
@@ -121,7 +123,7 @@ class RayEngine:
             self._ray.kill(actor)  # at once: an interrupted run is no failed run, so it must not be recorded
 
     def _hire(self) -> Any:
-        return self._actor.remote(self._workplace)
+        return self._actor.remote(self._workplace, os.getcwd())
 
     @property
     def free(self) -> int:
@@ -156,8 +158,7 @@ class RayEngine:
         self._stillborn = self._stillborn + 1 if outcome.state == "unstarted" else 0
         if self._stillborn > STILLBORN_LIMIT:
             raise UserError(
-                "worker processes die before they begin a run; "
-                "see why with '--engine inline', or use fewer --workers"
+                "worker processes die before they begin a run; see why with '--engine inline', or use fewer --workers"
             )
         return outcome
 
@@ -165,7 +166,8 @@ class RayEngine:
 class _Worker:
     """The actor: attempts one job after the other."""
 
-    def __init__(self, workplace: Workplace) -> None:
+    def __init__(self, workplace: Workplace, directory: str) -> None:
+        os.chdir(directory)
         self._workplace = workplace
 
     def attempt(self, job: Job) -> Outcome:
@@ -182,16 +184,18 @@ def _start_ray(workers: int, temporary: str) -> Any:
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=workers,
-        num_gpus=0,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE_BYTES,
-        _temp_dir=temporary,
-    )
+    # workers look for modules first where Ray starts: so they find this scisci, not that of a checkout
+    with contextlib.chdir(PACKAGE.parent):
+        ray.init(
+            address="local",
+            num_cpus=workers,
+            num_gpus=0,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=temporary,
+        )
     return ray
 
 

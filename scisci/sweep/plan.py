@@ -45,9 +45,7 @@ class Plan(BaseModel):
 
     @property
     def cells(self) -> list[Cell]:
-        return [
-            Cell(label, size) for label, entry in self.study.architectures.items() for size in entry.sizes
-        ]
+        return [Cell(label, size) for label, entry in self.study.architectures.items() for size in entry.sizes]
 
     @property
     def runs_per_cell(self) -> int:
@@ -91,8 +89,7 @@ class Plan(BaseModel):
             present = Plan.read(folder)
             if present.study.study != self.study.study:
                 raise UserError(
-                    f"{folder} holds the study {present.study.study!r}, not {self.study.study!r}; "
-                    "choose another --out"
+                    f"{folder} holds the study {present.study.study!r}, not {self.study.study!r}; choose another --out"
                 )
             if present == self:
                 return
@@ -110,8 +107,7 @@ class Plan(BaseModel):
             ) from error
         except ValidationError as error:
             raise UserError(
-                f"{path} is damaged or of another version of scisci; "
-                "remove it and start 'scisci sweep run' again"
+                f"{path} is damaged or of another version of scisci; remove it and start 'scisci sweep run' again"
             ) from error
 
 

@@ -31,9 +31,7 @@ def describe(outcome: Outcome) -> str:
     """One line on a recorded run: what it was, how long it took, how it ended."""
     spec, result = outcome.job.spec, outcome.result
     assert result is not None
-    line = (
-        f"{outcome.job.cell}  data {spec.data}  seed {spec.seed}  {duration(result.seconds)}  {result.status}"
-    )
+    line = f"{outcome.job.cell}  data {spec.data}  seed {spec.seed}  {duration(result.seconds)}  {result.status}"
     if result.reason:
         line += f": {result.reason}"
     return line if outcome.state == "done" else f"{line} (done by another process)"
@@ -53,7 +51,7 @@ class Lines:
         estimate = "" if left is None or state.done == state.total else f"  (about {duration(left)} left)"
         print(f"[{state.done}/{state.total}] {describe(outcome)}{estimate}", flush=True)
 
-    def tick(self, state: State, engine: Engine) -> None:  # noqa: ARG002 - a log needs no ticks
+    def tick(self, state: State, engine: Engine) -> None:
         return None
 
 

@@ -64,8 +64,7 @@ class Records:
             return record.model_validate_json(text)
         except ValidationError as error:
             raise UserError(
-                f"{self.path(run)} is damaged or of another version of scisci; "
-                "remove it to have the run done again"
+                f"{self.path(run)} is damaged or of another version of scisci; remove it to have the run done again"
             ) from error
 
     def recorded(self) -> Iterator[str]:

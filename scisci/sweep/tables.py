@@ -25,9 +25,7 @@ def print_table(table: Table) -> None:
 
 def plan_table(plan: Plan) -> Table:
     """One row per model of a study: how it is made and trained."""
-    table = Table(
-        "entry", "architecture", "treatment", "size", "learning rate", "runs", box=None, pad_edge=False
-    )
+    table = Table("entry", "architecture", "treatment", "size", "learning rate", "runs", box=None, pad_edge=False)
     for cell in plan.cells:
         entry = plan.study.architectures[cell.label]
         table.add_row(
@@ -57,9 +55,7 @@ def print_standing(standing: Standing) -> None:
         console.print(f"about {duration(standing.work_left)} of work left on one worker", highlight=False)
     for trouble in standing.troubles:
         runs = "run" if trouble.count == 1 else "runs"
-        console.print(
-            f"{trouble.count} {runs} {trouble.status}: {trouble.reason}", markup=False, highlight=False
-        )
+        console.print(f"{trouble.count} {runs} {trouble.status}: {trouble.reason}", markup=False, highlight=False)
         for spec in trouble.examples:
             name = f"{spec.variant or spec.architecture} {spec.size} data {spec.data} seed {spec.seed}"
             console.print(f"  {name}: runs/{spec.run}", markup=False, highlight=False)

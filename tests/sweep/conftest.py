@@ -18,9 +18,10 @@ DRIVER = f"""
 import sys
 from scisci.sweep.drive import sweep
 from scisci.sweep.plan import Plan
-from scisci.sweep.progress import Lines
+from scisci.sweep.progress import make_listener
 folder, engine = sys.argv[1:]
-sweep(Plan.read(folder), folder, Lines(), engine=engine, workers=2, execute={EXECUTE!r})
+with make_listener() as listener:
+    sweep(Plan.read(folder), folder, listener, engine=engine, workers=2, execute={EXECUTE!r})
 """
 
 
@@ -47,9 +48,7 @@ def start_driver(tmp_path: Path, workers_find_tests: None) -> Any:
     def start(folder: Path, engine: str) -> subprocess.Popen[bytes]:
         with open(tmp_path / f"driver-{len(started)}.log", "wb") as log:
             command = [sys.executable, "-W", "error", "-c", DRIVER, str(folder), engine]
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, start_new_session=True, env=os.environ
-            )
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=os.environ)
         started.append(process)
         return process
 

@@ -48,9 +48,7 @@ def study(**changes: Any) -> dict[str, Any]:
 
 
 def plan(**changes: Any) -> Plan:
-    return Plan(
-        study=Study.model_validate(study(**changes)), domain="atoms", fingerprint="f" * 64, code_version="1"
-    )
+    return Plan(study=Study.model_validate(study(**changes)), domain="atoms", fingerprint="f" * 64, code_version="1")
 
 
 def faulty(**overrides: Any) -> dict[str, Any]:

@@ -191,9 +191,7 @@ def test_an_unfinished_sweep_can_be_collected(tmp_path):
     assert (collected.runs, collected.missing) == (4, 4)
 
 
-@pytest.mark.parametrize(
-    ("order", "expected"), [("longest", ["30", "8", "2"]), ("smallest", ["2", "8", "30"])]
-)
+@pytest.mark.parametrize(("order", "expected"), [("longest", ["30", "8", "2"]), ("smallest", ["2", "8", "30"])])
 def test_order_goes_by_predicted_cost(tmp_path, order, expected):
     grid = plan(architectures={"linear": {"sizes": ["8", "2", "30"], "learning_rate": 0.01}}, seeds=[0])
     state, queue = survey(grid, Records(tmp_path), order)

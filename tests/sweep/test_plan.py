@@ -6,14 +6,11 @@ import hashlib
 import itertools
 import json
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scisci.contracts.errors import UserError
-from scisci.data.samples import AtomsSample
-from scisci.data.writer import StoreWriter
 from scisci.sweep.drive import Shard
 from scisci.sweep.plan import Plan, make_plan
 from scisci.sweep.study import Study
@@ -39,9 +36,7 @@ def names(plan: Plan) -> list[str]:
 @given(ENTRIES, AMOUNTS, SEEDS)
 def test_the_grid_is_the_product(entries, data, seeds):
     grid = grid_of(entries, data, seeds)
-    asked = {
-        (name, *rest) for name, sizes in entries.items() for rest in itertools.product(sizes, data, seeds)
-    }
+    asked = {(name, *rest) for name, sizes in entries.items() for rest in itertools.product(sizes, data, seeds)}
     planned = [(s.architecture, s.size, s.data, s.seed) for _, s in grid.specs()]
     assert set(planned) == asked
     assert len(planned) == len(asked) == len(grid) == len(set(names(grid)))
@@ -62,9 +57,7 @@ def test_shards_share_out_every_run_once(entries, data, seeds, count):
     grid = grid_of(entries, data, seeds)
     cells = list(enumerate(grid.cells))
     shards = [Shard(index, count) for index in range(1, count + 1)]
-    parts = [
-        [grid.spec(cell, n).run for at, cell in cells for n in shard.select(grid, at)] for shard in shards
-    ]
+    parts = [[grid.spec(cell, n).run for at, cell in cells for n in shard.select(grid, at)] for shard in shards]
     assert sorted(itertools.chain(*parts)) == sorted(names(grid))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -96,28 +89,14 @@ def test_a_folder_belongs_to_one_study(tmp_path):
         Plan.read(tmp_path / "elsewhere")
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    path = tmp_path_factory.mktemp("store") / "water.h5"
-    with StoreWriter(path, "atoms") as writer:
-        for shift in range(12):
-            positions = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.01 * shift]])
-            sample = AtomsSample(np.array([8, 1, 1]), positions, energy=-14.0, forces=np.zeros((3, 3)))
-            writer.append(sample, group="water")
-        writer.split("train", np.arange(8), shift="none")
-        writer.split("val", np.arange(8, 10), shift="none")
-        writer.split("test", np.arange(10, 12), shift="none")
-    return path
-
-
 def real_study(store, **changes):
     entries = {"mpnn": {"sizes": ["3k", "10k"], "learning_rate": 0.01}}
-    content = study(architectures=entries, dataset=str(store), data=[4, 8]) | changes
+    content = study(architectures=entries, dataset=str(store), data=[64, 96]) | changes
     return Study.model_validate(content)
 
 
-def test_a_plan_is_bound_to_the_content_of_its_data_set(store):
-    grid = make_plan(real_study(store))
+def test_a_plan_is_bound_to_the_content_of_its_data_set(small_store):
+    grid = make_plan(real_study(small_store))
     assert (grid.domain, len(grid.fingerprint), len(grid)) == ("atoms", 64, 8)
     assert {spec.fingerprint for _, spec in grid.specs()} == {grid.fingerprint}
 
@@ -129,7 +108,7 @@ def entry(name, **changes):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"data": [4, 9]}, "the study asks for 9 training samples but .* has 8; lower the data amounts"),
+        ({"data": [64, 97]}, "the study asks for 97 training samples but .* has 96; lower the data amounts"),
         ({"evaluation": {"splits": ["tests"]}}, "unknown split of .* 'tests'; did you mean 'test'"),
         ({"dataset": "no-such-data"}, "unknown data set 'no-such-data'"),
         (
@@ -146,6 +125,6 @@ def entry(name, **changes):
         ),
     ],
 )
-def test_what_could_not_run_is_refused(store, changes, sentence):
+def test_what_could_not_run_is_refused(small_store, changes, sentence):
     with pytest.raises(UserError, match=sentence):
-        make_plan(real_study(store, **changes))
+        make_plan(real_study(small_store, **changes))

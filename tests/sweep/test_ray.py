@@ -14,7 +14,7 @@ from scisci.sweep.records import Records
 
 from .grid import carry_out, faulty, plan, results, timeless, wait_for
 
-pytestmark = pytest.mark.usefixtures("workers_find_tests")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("workers_find_tests")]
 SOUND = {"linear": {"sizes": ["2", "4"], "learning_rate": 0.1}}
 
 
@@ -64,9 +64,7 @@ def test_results_equal_the_inline_engines_and_deaths_are_recorded(tmp_path, jour
 def test_killed_drivers_and_workers_lose_nothing_and_run_nothing_twice(tmp_path, journal, start_driver):
     brake = tmp_path / "brake"
     brake.touch()
-    grid = plan(
-        architectures={"slow": faulty(brake=str(brake)) | {"sizes": ["2", "3", "4"]}}, seeds=list(range(10))
-    )
+    grid = plan(architectures={"slow": faulty(brake=str(brake)) | {"sizes": ["2", "3", "4"]}}, seeds=list(range(10)))
     folder = tmp_path / "sweep"
     grid.write(folder)
     records = Records(folder)
@@ -104,14 +102,11 @@ def test_killed_drivers_and_workers_lose_nothing_and_run_nothing_twice(tmp_path,
     }
     collect(folder)
     collect(tmp_path / "undisturbed")
-    tables = [
-        read_results(at / "results.parquet").drop_columns("seconds")
-        for at in (folder, tmp_path / "undisturbed")
-    ]
+    tables = [read_results(at / "results.parquet").drop_columns("seconds") for at in (folder, tmp_path / "undisturbed")]
     assert tables[0].equals(tables[1])
-    assert (tmp_path / "driver-1.log").read_text().count("\n") == (
-        tmp_path / "driver-1.log"
-    ).read_text().count("] slow")
+    assert (tmp_path / "driver-1.log").read_text().count("\n") == (tmp_path / "driver-1.log").read_text().count(
+        "] slow"
+    )
 
 
 def running(journal: Path) -> list[int]:
