@@ -28,11 +28,9 @@ def _fatal(fit: Fit, distinct: int) -> list[str]:
     law = fit.law
     p = len(law.names)
     if distinct <= p:
-        return [
-            f"{distinct} distinct x for {p} parameters: the curve meets the means, nothing tests its form"
-        ]
+        return [f"{distinct} distinct x for {p} parameters: the curve meets the means, nothing tests its form"]
     if fit.scale.dof < 1:
-        return [f"{len(fit.points.runs)} runs for {p} parameters leave no degree of freedom for the scatter"]
+        return [f"{len(fit.points)} points for {p} parameters leave no degree of freedom for the scatter"]
     reasons = []
     for name in law.exponents:
         ends = zip(("below", "above"), fit.intervals[name], strict=True)
@@ -50,23 +48,17 @@ def _weak(fit: Fit) -> list[str]:
         low, high = fit.intervals[name]
         if 0.5 * (high - low) > max(WEAK_RELATIVE * abs(fit.parameters[name]), WEAK_ABSOLUTE):
             reasons.append(f"the 95 % interval of {name} spans {low:.2g} to {high:.2g}")
-    bend = bend_test(fit) if fit.law.name == "power" else None
+    bend = bend_test(fit) if fit.law.log_linear else None
     if bend is not None and bend < BEND_LEVEL:
-        reasons.append(
-            f"the points bend in log-log (p = {bend:.1g}), so {fit.law.exponent} depends on the range"
-        )
+        reasons.append(f"the points bend in log-log (p = {bend:.1g}), so {fit.law.exponent} depends on the range")
     return reasons
 
 
 def _remarks(fit: Fit) -> list[str]:
     remarks = []
-    offset = next(
-        (parameter for parameter in fit.law.parameters if parameter.linear and parameter.lower == 0), None
-    )
+    offset = next((parameter for parameter in fit.law.parameters if parameter.linear and parameter.lower == 0), None)
     if offset is not None and fit.intervals[offset.name][0] == 0.0:
-        remarks.append(
-            f"{offset.name} = 0 is within its interval: a law without it describes the points as well"
-        )
+        remarks.append(f"{offset.name} = 0 is within its interval: a law without it describes the points as well")
     if fit.audit.starts_converged < 0.1:
         remarks.append(f"only {fit.audit.starts_converged:.0%} of the starts reached the optimum")
     if fit.audit.starts_unmoved:

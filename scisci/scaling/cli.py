@@ -29,27 +29,19 @@ def _parser() -> argparse.ArgumentParser:
     _table_arguments(fit)
     fit.add_argument("--law", required=True, help="name of a law, see 'scisci scale laws'")
     fit.add_argument("--x", required=True, metavar="VAR=COLUMN,...", help="columns of the law's variables")
-    fit.add_argument(
-        "--by", default="", metavar="COLUMN,...", help="fit every combination of these columns apart"
-    )
+    fit.add_argument("--by", default="", metavar="COLUMN,...", help="fit every combination of these columns apart")
     fit.add_argument("--cluster", help="column that names the run a row belongs to (results table: run)")
     fit.add_argument("--weights", metavar="COLUMN", help="column with the known standard error of the loss")
     fit.add_argument(
         "--delta", type=float, help="Huber threshold on log residuals; inf: least squares (default: by size)"
     )
-    fit.add_argument(
-        "--bootstrap", type=int, default=4000, help="resamples of whole runs; 0: none (default 4000)"
-    )
+    fit.add_argument("--bootstrap", type=int, default=4000, help="resamples of whole runs; 0: none (default 4000)")
     fit.add_argument("--seed", type=int, default=42, help="seed of the bootstrap (default 42)")
     fit.set_defaults(run=_fit)
 
-    study = commands.add_parser(
-        "study", help="all exponents of a results table: params, data, flops; ID and OOD"
-    )
+    study = commands.add_parser("study", help="all exponents of a results table: params, data, flops; ID and OOD")
     _table_arguments(study)
-    study.add_argument(
-        "--law", default="power,power_offset", help="laws of one variable (default %(default)s)"
-    )
+    study.add_argument("--law", default="power,power_offset", help="laws of one variable (default %(default)s)")
     study.set_defaults(run=_study)
     return parser
 

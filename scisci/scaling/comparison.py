@@ -1,4 +1,4 @@
-"""Differences of exponents with their uncertainty, paired by run where the runs are shared."""
+"""Do two groups differ in slope or only in offset? Exponent differences and the test of a shared exponent."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from scisci.scaling.fitting import Fit
-from scisci.scaling.intervals import LEVEL, covariance
+from scisci.contracts.errors import UserError
+from scisci.scaling.clusters import quantile
+from scisci.scaling.fitting import Fit, fit
 from scisci.scaling.law import Array
+from scisci.scaling.solve import solve
 
 
 @dataclass(frozen=True)
@@ -28,41 +30,54 @@ class Difference:
 def difference(a: Fit, b: Fit, siblings: Sequence[tuple[Fit, Fit]] = ()) -> Difference:
     """Exponent of `a` minus that of `b`, fits of the same law.
 
-    Fits that share runs (one model on two splits) are paired: the residuals of a run on both are correlated,
-    and what they share cancels. Fits that share none are independent, with the degrees of freedom of Welch
-    and Satterthwaite. `siblings` are further pairs of the same two groups over which the residual scale is
-    pooled, as the fits themselves were. For a power law fitted to the same runs the paired interval is
-    exact: that of the slope of ln(y_a / y_b).
+    Fits that share runs (one model on two splits) are paired: what the residuals of a run share cancels.
+    For power laws with a row a run the interval is Student's t (paired, or Welch's), exact for the slope of
+    ln(y_a / y_b); otherwise both profile intervals are combined with their correlation (MOVER; Zou and
+    Donner 2008). `siblings` are further pairs of the same two groups over which a paired scale is pooled.
     """
-    assert a.law.name == b.law.name, "only exponents of one law can be compared"
+    if a.law.name != b.law.name:
+        raise UserError(f"cannot compare exponents of {a.law.name!r} and {b.law.name!r}; fit one law to both")
     name = a.law.exponent
     if not (a.identified and b.identified):
         return Difference(name, np.nan, np.nan, np.nan, "none", "not identified")
-    ga, gb = _influence(a), _influence(b)
-    dof: float
-    shared = sorted(set(a.points.runs) & set(b.points.runs))
-    if shared:
-        saa, sab, sbb, dof = _residual_covariance([(a, b), *siblings])
-        ga_runs, gb_runs = _by_run(a, ga, shared), _by_run(b, gb, shared)
-        variance = saa * _norm(a, ga) + sbb * _norm(b, gb) - 2 * sab * float(ga_runs @ gb_runs)
-        method = f"paired t by run, {dof} degrees of freedom"
-    else:
-        va, vb = a.scale.variance * _norm(a, ga), b.scale.variance * _norm(b, gb)
-        variance = va + vb
-        dof = variance**2 / (va**2 / a.scale.dof + vb**2 / b.scale.dof) if variance > 0 else a.scale.dof
-        method = f"Welch t, {dof:.1f} degrees of freedom"
     value = a.parameters[name] - b.parameters[name]
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, dof) * np.sqrt(max(variance, 0.0)))
-    low, high = value - half, value + half
+    shared = sorted(set(a.points.runs) & set(b.points.runs))
+    if a.law.log_linear and a.spread.design is None and b.spread.design is None and np.isinf(a.delta):
+        half, method = _student(a, b, shared, siblings)
+        low, high = value - half, value + half
+    else:
+        correlation = _correlation(a, b, shared)
+        (la, ha), (lb, hb) = a.intervals[name], b.intervals[name]
+        low = value - _combine(a.parameters[name] - la, hb - b.parameters[name], correlation)
+        high = value + _combine(ha - a.parameters[name], b.parameters[name] - lb, correlation)
+        paired = f", correlation {correlation:.2f} over {len(shared)} shared runs" if shared else ""
+        method = f"{a.interval.method} intervals combined (MOVER){paired}"
     verdict = "steeper" if low > 0 else "shallower" if high < 0 else "no difference detected"
     return Difference(name, value, low, high, method, verdict)
+
+
+def _combine(one: float, other: float, correlation: float) -> float:
+    return float(np.sqrt(max(one**2 + other**2 - 2 * correlation * one * other, 0.0)))
+
+
+def _student(a: Fit, b: Fit, shared: Sequence[str], siblings: Sequence[tuple[Fit, Fit]]) -> tuple[float, str]:
+    """Half-width of the t interval of the difference, and its name."""
+    ga, gb = _influence(a), _influence(b)
+    if shared:
+        saa, sab, sbb, dof = _residual_covariance([(a, b), *siblings])
+        across = float(_by_run(a, ga, shared) @ _by_run(b, gb, shared))
+        variance = saa * _norm(a, ga) + sbb * _norm(b, gb) - 2 * sab * across
+        return float(quantile(dof) * np.sqrt(max(variance, 0.0))), f"paired t by run, {dof} degrees of freedom"
+    va, vb = a.scale.variance * _norm(a, ga), b.scale.variance * _norm(b, gb)
+    total = va + vb
+    welch = total**2 / (va**2 / a.scale.dof + vb**2 / b.scale.dof) if total > 0 else a.scale.dof
+    return float(quantile(welch) * np.sqrt(total)), f"Welch t, {welch:.1f} degrees of freedom"
 
 
 def _influence(fit: Fit) -> Array:
     """How far each log residual [n] moves the exponent: row of (J' W J)^-1 J' W."""
     _, jacobian = fit.law.log_predict(fit.points.x, fit.internal)
-    spread = covariance(fit.law, fit.points.x, fit.weight, fit.internal)
-    return spread[fit.law.index(fit.law.exponent)] @ (jacobian * fit.weight[:, None]).T
+    return fit.spread.unit[fit.law.index(fit.law.exponent)] @ (jacobian * fit.weight[:, None]).T
 
 
 def _norm(fit: Fit, influence: Array) -> float:
@@ -86,4 +101,115 @@ def _residual_covariance(pairs: Sequence[tuple[Fit, Fit]]) -> tuple[float, float
         ra = _by_run(a, np.sqrt(a.weight) * a.residuals, shared)
         rb = _by_run(b, np.sqrt(b.weight) * b.residuals, shared)
         saa, sab, sbb, dof = saa + float(ra @ ra), sab + float(ra @ rb), sbb + float(rb @ rb), dof + free
+    if dof == 0:
+        return np.nan, np.nan, np.nan, 0
     return saa / dof, sab / dof, sbb / dof, dof
+
+
+def _correlation(a: Fit, b: Fit, shared: Sequence[str]) -> float:
+    """Correlation of the two exponent estimates, from their influences on the shared runs."""
+    if not shared:
+        return 0.0
+    pa, pb = (_by_run(f, _influence(f) * f.residuals, f.points.runs) for f in (a, b))
+    norm = float(np.sqrt((pa @ pa) * (pb @ pb)))
+    sa, sb = (_by_run(f, _influence(f) * f.residuals, shared) for f in (a, b))
+    return float(sa @ sb) / norm if norm > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class SharedExponent:
+    """Slope or offset: one exponent for all groups against one for each.
+
+    `delta_bic` is BIC(separate) - BIC(shared): positive favours the shared exponent. `p_value` is that of the
+    F test. `held_out` are the rms log errors (shared, separate) at every group's largest size, predicted
+    from the others; NaN where too few sizes remain. `verdict` is "slope", "offset" or "undecided".
+    """
+
+    parameter: str
+    value: float
+    delta_bic: float
+    p_value: float
+    held_out: tuple[float, float]
+    verdict: str
+    words: str
+
+
+def shared_exponent(fits: Sequence[Fit]) -> SharedExponent:
+    """Test whether fits of one law to several groups share their exponent."""
+    law = fits[0].law
+    if len(fits) < 2 or any(each.law.name != law.name for each in fits):
+        raise UserError("a shared exponent needs two or more groups fitted with one law; check --by")
+    value, shared = _shared_fit(fits)
+    separate = sum(2 * each.objective for each in fits)
+    n = sum(len(each.points) for each in fits)
+    parameters = sum(len(each.law.names) for each in fits)
+    extra = len(fits) - 1
+    tiny = 1e-24 * n
+    delta_bic = n * np.log((separate + tiny) / (shared + tiny)) + extra * np.log(n)
+    dof = n - parameters
+    ratio = ((shared - separate) / extra) / ((separate + tiny) / dof) if dof > 0 else np.nan
+    p_value = float(stats.f.sf(max(ratio, 0.0), extra, dof)) if dof > 0 else np.nan
+    if any(not each.identified for each in fits):
+        verdict, words = "undecided", f"{law.exponent} is not identified in every group"
+    elif delta_bic < -2 and p_value < 0.05:
+        verdict = "slope"
+        words = f"slope: the groups differ in {law.exponent} (delta BIC {delta_bic:.1f}, p = {p_value:.2g})"
+    elif delta_bic > 2 and p_value > 0.05:
+        verdict = "offset"
+        words = f"offset: one {law.exponent} serves all groups (delta BIC {delta_bic:.1f}, p = {p_value:.2g})"
+    else:
+        verdict = "undecided"
+        words = (
+            f"undecided: the data allow one {law.exponent} or several (delta BIC {delta_bic:.1f}, p = {p_value:.2g})"
+        )
+    return SharedExponent(law.exponent, value, float(delta_bic), p_value, _held_out(fits), verdict, words)
+
+
+def _shared_fit(fits: Sequence[Fit]) -> tuple[float, float]:
+    """The shared exponent and the sum of squares with it, by a narrowing grid over the profiles."""
+    index = fits[0].law.index(fits[0].law.exponent)
+    values = np.array([each.internal[index] for each in fits])
+    low, high = values.min(), values.max()
+    if high - low < 1e-12:
+        return float(low), sum(2 * each.objective for each in fits)
+    for _ in range(5):
+        grid = np.linspace(low, high, 25)
+        total = sum(_held(each, index, grid) for each in fits)
+        best = int(np.argmin(total))
+        low, high = grid[max(best - 1, 0)], grid[min(best + 1, 24)]
+    return float(grid[best]), float(np.asarray(total)[best])
+
+
+def _held(fit: Fit, index: int, values: Array) -> Array:
+    """Sum of squares [k] with one internal parameter held at each of `values` [k]."""
+    start = np.broadcast_to(fit.internal, (len(values), len(fit.internal))).copy()
+    start += fit.spread.unit[index] / fit.spread.unit[index, index] * (values - fit.internal[index])[:, None]
+    start[:, index] = values
+    free = np.arange(len(fit.internal)) != index
+    data = fit.points
+    return 2 * solve(fit.law, data.x, data.log_y, start, weight=fit.weight, free=free, delta=fit.delta).objective
+
+
+def _held_out(fits: Sequence[Fit]) -> tuple[float, float]:
+    law = fits[0].law
+    kept = []
+    errors_shared: list[Array] = []
+    errors_separate: list[Array] = []
+    for each in fits:
+        largest = each.points.x[0] == each.points.x[0].max()
+        try:
+            kept.append((each, largest, fit(law, each.points.take(~largest), delta=each.delta)))
+        except UserError:  # too few sizes remain: there is no held-out error to give
+            return np.nan, np.nan
+    value, _ = _shared_fit([small for _, _, small in kept])
+    index = law.index(law.exponent)
+    for each, largest, small in kept:
+        data = each.points.take(largest)
+        start = small.internal.copy()
+        start[index] = value
+        free = np.arange(len(start)) != index
+        held = solve(law, small.points.x, small.points.log_y, start[None], free=free, delta=small.delta).internal[0]
+        for internal, errors in ((held, errors_shared), (small.internal, errors_separate)):
+            errors.append(np.log(law.predict(data.x, internal)) - data.log_y)
+    rms = [float(np.sqrt(np.mean(np.concatenate(e) ** 2))) for e in (errors_shared, errors_separate)]
+    return rms[0], rms[1]

@@ -10,13 +10,14 @@ import numpy as np
 from scipy.optimize import brentq
 
 from scisci.contracts.errors import UserError
+from scisci.scaling.clusters import Scale, Spread
 from scisci.scaling.intervals import (
     Interval,
-    Scale,
     covariance,
     derived_intervals,
     profile_intervals,
     sandwich_intervals,
+    spread_of,
 )
 from scisci.scaling.law import Array, Law
 from scisci.scaling.law import law as find_law
@@ -84,6 +85,11 @@ class Fit:
             return "log least squares"
         return f"sum of Huber (delta {self.delta:g}) of log residuals"
 
+    @property
+    def spread(self) -> Spread:
+        """How uncertain linear combinations of the internal parameters are."""
+        return spread_of(self.law, self.points, self.weight, self.internal, self.scale)
+
     def predict(self, *x: Any) -> Array:
         """Fitted loss at the law's variables."""
         return self.law.predict([np.atleast_1d(np.asarray(v, float)) for v in x], self.internal)
@@ -97,10 +103,7 @@ class Fit:
             return None
         x = np.geomspace(self.points.x[0].min(), self.points.x[0].max(), count)
         log_value, jacobian = self.law.log_predict([x], self.internal)
-        spread = covariance(self.law, self.points.x, self.weight, self.internal) * self.scale.variance
-        half = self.scale.quantile() * np.sqrt(
-            np.maximum(np.einsum("np,pq,nq->n", jacobian, spread, jacobian), 0)
-        )
+        half = self.spread.half_width(jacobian)
         with np.errstate(over="ignore"):
             band = np.exp(log_value - half), np.exp(log_value + half)
         if not np.isfinite(band).all():
@@ -141,9 +144,8 @@ def fit(
         source = points(source, columns, y, cluster=cluster, se=se, where=where, zero_allowed=zero)
     data = _one_row_per_run(source)
     distinct = _check_enough(law, data)
-    clusters = len(data.runs)
     if delta is None:
-        delta = ROBUST_DELTA if clusters - len(law.names) >= ROBUST_FROM else np.inf
+        delta = ROBUST_DELTA if len(data.runs) - len(law.names) >= ROBUST_FROM else np.inf
     if not delta > 0:
         raise UserError(f"delta is {delta:g}; it must be positive (inf for least squares)")
     weight = np.ones(len(data))
@@ -152,21 +154,20 @@ def fit(
         weight = _known_error_weights(law, data, solution[0])
         solution = _optimum(law, data, weight, delta)
     internal, value, gradient, converged, unmoved = solution
-    dof = clusters - len(law.names)
+    dof = len(data) - len(law.names)
     residuals = np.log(law.predict(data.x, internal)) - data.log_y
     own = Scale(float((weight * residuals**2).sum() / dof) if dof else float("nan"), dof)
     scale = scale or own
+    spread = spread_of(law, data, weight, internal, scale)
     if np.isinf(delta):
-        intervals, interval = profile_intervals(law, data, weight, internal, scale)
+        intervals, interval = profile_intervals(law, data, weight, internal, spread)
     else:
         intervals, interval = sandwich_intervals(law, data, weight, internal, delta)
     correlation, condition = _correlation(law, data, weight, internal)
     lower, upper = law.bounds()
     at_bounds = tuple(np.array(law.names)[(internal <= lower) | (internal >= upper)].tolist())
-    audit = Audit(
-        "", (), float(np.linalg.norm(gradient)), converged, unmoved, condition, correlation, at_bounds
-    )
-    derived = derived_intervals(law, data, weight, internal, scale)
+    audit = Audit("", (), float(np.linalg.norm(gradient)), converged, unmoved, condition, correlation, at_bounds)
+    derived = derived_intervals(law, internal, spread)
     result = Fit(law, data, delta, weight, internal, value, scale, intervals, interval, audit, derived)
     from scisci.scaling.audit import judge  # the judge reads a Fit, so it is imported where one exists
 
@@ -179,8 +180,7 @@ def match_variables(law: Law, x: Mapping[str, str]) -> dict[str, str]:
     if set(x) != set(law.variables):
         wanted = ",".join(f"{name}=COLUMN" for name in law.variables)
         raise UserError(
-            f"the law {law.name!r} has the variables {', '.join(law.variables)}, not {', '.join(x)}; "
-            f"write --x {wanted}"
+            f"the law {law.name!r} has the variables {', '.join(law.variables)}, not {', '.join(x)}; write --x {wanted}"
         )
     return {name: x[name] for name in law.variables}
 
@@ -204,14 +204,15 @@ def _check_enough(law: Law, data: Points) -> int:
     """The number of distinct x; too few for the law is a `UserError`."""
     for name, values in zip(law.variables, data.x, strict=True):
         if len(np.unique(values)) < 2:
-            raise UserError(
-                f"all {len(data)} points have {name} = {values[0]:g}; a law in {name} needs two or more"
-            )
+            raise UserError(f"all {len(data)} points have {name} = {values[0]:g}; a law in {name} needs two or more")
     distinct = len(np.unique(np.stack(data.x, 1), axis=0))
-    if min(len(data), len(data.runs), distinct) < len(law.names):
+    least = len(law.names)
+    if len(data.runs) < 2:
+        raise UserError("all rows belong to one run, so nothing tells how far runs scatter; add runs")
+    if min(len(data), distinct) < least:
         raise UserError(
-            f"the law {law.name!r} has {len(law.names)} parameters, but the table offers {len(data)} points "
-            f"of {len(data.runs)} runs at {distinct} distinct x; add runs or choose a smaller law"
+            f"the law {law.name!r} has {least} parameters, but the table offers {len(data)} points at "
+            f"{distinct} distinct x; add runs or choose a smaller law"
         )
     return distinct
 
@@ -219,9 +220,7 @@ def _check_enough(law: Law, data: Points) -> int:
 def _optimum(law: Law, data: Points, weight: Array, delta: float) -> tuple[Array, float, Array, float, int]:
     begin = starts(law, data.x, data.log_y)
     if not len(begin):
-        raise UserError(
-            f"the law {law.name!r} gives no finite loss on these points; check the units of x and y"
-        )
+        raise UserError(f"the law {law.name!r} gives no finite loss on these points; check the units of x and y")
     found = solve(law, data.x, data.log_y, begin, weight=weight, delta=delta)
     best = found.best()
     if not np.isfinite(found.objective[best]):
@@ -229,9 +228,7 @@ def _optimum(law: Law, data: Points, weight: Array, delta: float) -> tuple[Array
     floor = 1e-20 * weight.sum()
     reached = found.objective <= found.objective[best] * (1 + 1e-6) + floor
     before = objective(law, data.x, data.log_y, weight, delta, begin)
-    stuck = (np.abs(found.internal - begin).max(-1) == 0) & (
-        before > found.objective[best] * (1 + 1e-6) + floor
-    )
+    stuck = (np.abs(found.internal - begin).max(-1) == 0) & (before > found.objective[best] * (1 + 1e-6) + floor)
     return (
         found.internal[best],
         float(found.objective[best]),
@@ -245,14 +242,12 @@ def _known_error_weights(law: Law, data: Points, internal: Array) -> Array:
     """Weights 1 / (s_i^2 + tau^2) with the excess scatter tau^2 of Paule and Mandel 1982."""
     assert data.se is not None
     variance = (data.se / data.y) ** 2
-    dof = max(len(data.runs) - len(law.names), 1)
+    dof = max(len(data) - len(law.names), 1)
     at = {"internal": internal}
 
     def excess(tau2: float) -> float:
         weight = 1.0 / (variance + tau2)
-        at["internal"] = solve(
-            law, data.x, data.log_y, at["internal"][None], weight=weight, delta=np.inf
-        ).internal[0]
+        at["internal"] = solve(law, data.x, data.log_y, at["internal"][None], weight=weight, delta=np.inf).internal[0]
         residual = np.log(law.predict(data.x, at["internal"])) - data.log_y
         return float((weight * residual**2).sum() - dof)
 

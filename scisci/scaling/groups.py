@@ -60,9 +60,7 @@ def _record(
         if raises:
             raise
         more = {"group": group, "metric": data.metric, "unit": data.unit, "n": len(data)}
-        return refused_record(
-            law.name, law.formula, law.exponent, str(error), left_out=dict(data.left_out), **more
-        )
+        return refused_record(law.name, law.formula, law.exponent, str(error), left_out=dict(data.left_out), **more)
     if resamples == 0:
         return fit_record(found, group)
     try:

@@ -14,25 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from scisci.scaling.clusters import LEVEL, Scale, Spread, quantile
 from scisci.scaling.law import Array, Law
 from scisci.scaling.solve import solve
 from scisci.scaling.table import Points
 
-LEVEL = 0.95
 _REACH = np.geomspace(0.05, 60.0, 40)  # how far the profile looks, in Wald half-widths
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The variance of a log residual of weight 1, with the degrees of freedom that estimated it."""
-
-    variance: float
-    dof: int
-    pooled_over: int = 1
-
-    def quantile(self) -> float:
-        """Two-sided Student quantile at the level of the intervals."""
-        return float(stats.t.ppf(0.5 + LEVEL / 2, self.dof)) if self.dof > 0 else np.inf
 
 
 @dataclass(frozen=True)
@@ -41,7 +28,7 @@ class Interval:
 
     method: str
     level: float
-    dof: int
+    dof: float
     words: str
 
 
@@ -54,18 +41,34 @@ def covariance(law: Law, x: Sequence[Array], weight: Array, internal: Array) -> 
     return (vectors / np.maximum(values, 1e-14)) @ vectors.T / np.outer(scale, scale)
 
 
+def spread_of(law: Law, data: Points, weight: Array, internal: Array, scale: Scale) -> Spread:
+    """The `Spread` of a least-squares fit: cluster-robust where runs have several rows."""
+    unit = covariance(law, data.x, weight, internal)
+    if len(data.runs) == len(data):
+        return Spread(unit, scale)
+    log_value, jacobian = law.log_predict(data.x, internal)
+    root = np.sqrt(weight)
+    return Spread(unit, scale, jacobian * root[:, None], (log_value - data.log_y) * root, data.cluster)
+
+
 def profile_intervals(
-    law: Law, data: Points, weight: Array, internal: Array, scale: Scale
+    law: Law, data: Points, weight: Array, internal: Array, spread: Spread
 ) -> tuple[dict[str, tuple[float, float]], Interval]:
-    """The interval of every parameter in natural units, NaN where an end does not exist."""
+    """The interval of every parameter in natural units, NaN where an end does not exist.
+
+    With several rows a run, the excess S - S_min is measured against the cluster-robust variance.
+    """
     words = "profile of the sum of squares with Student's t, over runs, for the evaluated samples as they are"
-    if scale.pooled_over > 1:
-        words += f", residual scale pooled over {scale.pooled_over} slices"
-    kind = Interval("profile-t", LEVEL, scale.dof, words)
-    if scale.dof < 1:
+    if spread.scale.pooled_over > 1:
+        words += f", residual scale pooled over {spread.scale.pooled_over} slices"
+    if spread.design is not None:
+        words += ", variance and degrees of freedom cluster-robust (CR2)"
+    variance, dof = spread.of(np.eye(len(law.names)))
+    kind = Interval("profile-t", LEVEL, float(dof[law.index(law.exponent)]), words)
+    if spread.scale.dof < 1:
         return dict.fromkeys(law.names, (np.nan, np.nan)), kind
-    threshold = max(scale.variance, 1e-24) * scale.quantile() ** 2
-    ends = _ends(law, data, weight, internal, threshold)
+    per_unit = np.maximum(variance / np.diag(spread.unit), 1e-24)
+    ends = _ends(law, data, weight, internal, spread.unit, per_unit * quantile(dof) ** 2)
     return {name: (float(lo), float(hi)) for name, (lo, hi) in zip(law.names, ends, strict=True)}, kind
 
 
@@ -92,32 +95,32 @@ def sandwich_intervals(
     return {name: (low, high) for name, low, high in pairs}, Interval("sandwich", LEVEL, 0, words)
 
 
-def derived_intervals(
-    law: Law, data: Points, weight: Array, internal: Array, scale: Scale
-) -> dict[str, tuple[float, float, float]]:
-    """Value and interval of every derived quantity, by the delta method in its logarithm (all are positive)."""
-    spread = covariance(law, data.x, weight, internal) * scale.variance
+def derived_intervals(law: Law, internal: Array, spread: Spread) -> dict[str, tuple[float, float, float]]:
+    """Value and interval of every derived quantity (all positive), by the delta method in its logarithm."""
     result = {}
     for name, formula in law.derived.items():
 
         def log_value(u: Array, formula: Callable[..., Array] = formula) -> Array:
             with np.errstate(all="ignore"):
-                return np.log(formula(dict(zip(law.names, np.moveaxis(law.natural(u), -1, 0), strict=True))))
+                named = dict(zip(law.names, np.moveaxis(law.natural(u), -1, 0), strict=True))
+                return np.asarray(np.log(formula(named)))
 
         step = 1e-6 * np.maximum(np.abs(internal), 1e-3)
         slope = (log_value(internal + np.diag(step)) - log_value(internal - np.diag(step))) / (2 * step)
         center = float(log_value(internal))
-        half = float(scale.quantile() * np.sqrt(max(slope @ spread @ slope, 0.0)))
+        half = float(spread.half_width(slope[None])[0])
         with np.errstate(over="ignore"):
             value, low, high = np.exp(np.array([center, center - half, center + half])).tolist()
         result[name] = (value, low, high)
     return result
 
 
-def _ends(law: Law, data: Points, weight: Array, internal: Array, threshold: float) -> Array:
-    """Both ends [p, 2] in natural units; every parameter and side is one track, all solved together."""
+def _ends(law: Law, data: Points, weight: Array, internal: Array, spread: Array, threshold: Array) -> Array:
+    """Both ends [p, 2] in natural units; every parameter and side is one track, all solved together.
+
+    `threshold` [p] is the excess of the sum of squares at the ends.
+    """
     p = len(internal)
-    spread = covariance(law, data.x, weight, internal)
     half = np.sqrt(np.diag(spread) * threshold)
     lower, upper = law.bounds()
     index = np.repeat(np.arange(p), 2)
@@ -144,21 +147,19 @@ def _ends(law: Law, data: Points, weight: Array, internal: Array, threshold: flo
 
     near = internal[index]
     reach = near[:, None] + sign[:, None] * half[index][:, None] * _REACH
-    reach = np.clip(
-        reach, np.maximum(lower[index], near - 700)[:, None], np.minimum(upper[index], near + 700)[:, None]
-    )
-    for _ in range(3):  # each pass narrows the bracket of the crossing
-        above = ~(excess(reach) < threshold)
+    reach = np.clip(reach, np.maximum(lower[index], near - 700)[:, None], np.minimum(upper[index], near + 700)[:, None])
+    open_ended: np.ndarray = np.zeros(2 * p, bool)
+    for depth in range(3):  # each pass narrows the bracket of the crossing
+        above = ~(excess(reach) < threshold[index][:, None])
         crossed = above.any(1)
         at = np.where(crossed, above.argmax(1), reach.shape[1] - 1)
         high = np.take_along_axis(reach, at[:, None], 1)[:, 0]
         low = np.where(at > 0, np.take_along_axis(reach, np.maximum(at - 1, 0)[:, None], 1)[:, 0], near)
         low = np.where(crossed, low, high)
         near, reach = low, low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, 17)[1:]
-        if _ == 0:
-            open_ended = ~crossed
+        if depth == 0:
+            open_ended = np.asarray(~crossed)
     ends = np.where(open_ended, np.nan, 0.5 * (reach[:, 0] + reach[:, -1]))
-    natural = law.natural(np.broadcast_to(internal, (2 * p, p)).copy())
     shifted = np.array(internal)[None].repeat(2 * p, 0)
     shifted[np.arange(2 * p), index] = ends
     natural = law.natural(shifted)[np.arange(2 * p), index]

@@ -47,6 +47,7 @@ class Law:
     `evaluate` takes one array per variable and one per parameter, all broadcastable, in the order of
     `variables` and `parameters`, in natural units, and gives L and the tuple of dL/d(parameter) (each
     broadcastable to L). `exponent` names the parameter a reader asks for first.
+    `log_linear` says that ln L is linear in the internal parameters, so that t intervals are exact.
     `more_exponents` are those the verdict covers besides. `starts` replaces the search for starts: it takes
     the variables and ln L and gives natural parameters [m, p]. `zero_allowed` are variables that may be zero.
     `derived` are further quantities, each a function of the parameters by name. `source` says where the form
@@ -61,6 +62,7 @@ class Law:
     source: str
     exponent: str
     more_exponents: tuple[str, ...] = ()
+    log_linear: bool = False
     starts: Callable[[Sequence[Array], Array], Array] | None = None
     zero_allowed: tuple[str, ...] = ()
     derived: Mapping[str, Callable[[Mapping[str, Array]], Array]] = field(default_factory=dict)
@@ -122,12 +124,8 @@ class Law:
             value, gradient = self.evaluate(*x, *columns)
             jacobian = np.empty((*value.shape, len(self.parameters)))
             inverse = 1.0 / value
-            for i, (parameter, column, slope) in enumerate(
-                zip(self.parameters, columns, gradient, strict=True)
-            ):
-                np.multiply(
-                    slope, column * inverse if parameter.transform == "log" else inverse, jacobian[..., i]
-                )
+            for i, (parameter, column, slope) in enumerate(zip(self.parameters, columns, gradient, strict=True)):
+                np.multiply(slope, column * inverse if parameter.transform == "log" else inverse, jacobian[..., i])
             return np.log(value), jacobian
 
 

@@ -110,7 +110,7 @@ def fit_record(fit: Fit, group: Mapping[str, Any], **more: Any) -> dict[str, Any
         "interval": {
             "method": fit.interval.method,
             "level": fit.interval.level,
-            "dof": fit.interval.dof,
+            "dof": round(fit.interval.dof, 2),
             "words": fit.interval.words,
         },
         "objective": fit.objective,

@@ -8,8 +8,9 @@ import numpy as np
 
 from scisci.contracts.errors import UserError
 from scisci.scaling.audit import judge
+from scisci.scaling.clusters import LEVEL
 from scisci.scaling.fitting import Fit
-from scisci.scaling.intervals import LEVEL, Interval
+from scisci.scaling.intervals import Interval
 from scisci.scaling.law import Array, Law
 from scisci.scaling.solve import solve
 
@@ -65,9 +66,7 @@ def bootstrap(fit: Fit, resamples: int = 4000, seed: int = REFERENCE_SEED) -> Bo
         counts = counts[_distinct(counts, kind.reshape(-1)) >= needed]
         start = np.broadcast_to(fit.internal, (len(counts), len(law.names)))
         if len(counts):
-            found = solve(
-                law, data.x, data.log_y, start, weight=fit.weight * counts, delta=fit.delta, tolerance=1e-9
-            )
+            found = solve(law, data.x, data.log_y, start, weight=fit.weight * counts, delta=fit.delta, tolerance=1e-9)
             kept.append(found.internal)
         total, drawn = total + len(counts), drawn + size
         if total < drawn / 2:

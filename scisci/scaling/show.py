@@ -67,12 +67,8 @@ def show_study(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
     _notes(console, records)
 
 
-def _show_differences(
-    console: Console, records: Sequence[Mapping[str, Any]], splits: list[str], title: str
-) -> None:
-    table = Table(
-        "model", "law", *splits, title=f"exponent OOD minus ID along {title}, 95 % interval, paired by run"
-    )
+def _show_differences(console: Console, records: Sequence[Mapping[str, Any]], splits: list[str], title: str) -> None:
+    table = Table("model", "law", *splits, title=f"exponent OOD minus ID along {title}, 95 % interval, paired by run")
     filled = False
     for (model, law), row in _rows(records).items():
         cells = []

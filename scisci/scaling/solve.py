@@ -148,9 +148,7 @@ def _total(residual: Array, weight: Array, delta: float) -> Array:
     return np.where(np.isfinite(total), total, np.inf)
 
 
-def _derivatives(
-    residual: Array, jacobian: Array, weight: Array, delta: float, share: Array
-) -> tuple[Array, Array]:
+def _derivatives(residual: Array, jacobian: Array, weight: Array, delta: float, share: Array) -> tuple[Array, Array]:
     """Gradient [B, p] and a Gauss-Newton Hessian [B, p, p].
 
     Points beyond `delta` have no curvature of their own. With `share` 1 they get that of the quadratic that

@@ -10,9 +10,9 @@ import numpy as np
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.metrics import metric as find_metric
+from scisci.scaling.clusters import Scale
 from scisci.scaling.comparison import difference
 from scisci.scaling.fitting import Fit, fit
-from scisci.scaling.intervals import Scale
 from scisci.scaling.law import Law
 from scisci.scaling.law import law as find_law
 from scisci.scaling.records import difference_record, fit_record, number, refused_record
@@ -52,15 +52,11 @@ def study(
     """
     table = read_table(source)
     if not is_results(table):
-        raise UserError(
-            "a study needs a results table (see 'scisci sweep collect'); for others use 'scisci scale fit'"
-        )
+        raise UserError("a study needs a results table (see 'scisci sweep collect'); for others use 'scisci scale fit'")
     table = select_metric(table, y).where(where)
     datasets = sorted(set(table.column("dataset").astype(str)))
     if len(datasets) > 1:
-        raise UserError(
-            f"the table mixes the data sets {', '.join(datasets)}; pick one with --where dataset==NAME"
-        )
+        raise UserError(f"the table mixes the data sets {', '.join(datasets)}; pick one with --where dataset==NAME")
     entries = []
     for group, runs in table.groups(("architecture", "treatment")):
         for law_name in laws:
@@ -85,9 +81,7 @@ def _entry(law: Law, axis: str, group: dict[str, Any], runs: Table, rows: Table,
     constant = "data" if axis == "params" else "params"
     levels = np.unique(rows.numbers(constant))[::-1]
     slices = {float(level): rows.rows(rows.numbers(constant) == level) for level in levels}
-    chosen = next(
-        (v for v, part in slices.items() if len(np.unique(part.numbers(axis))) >= 3), float(levels[0])
-    )
+    chosen = next((v for v, part in slices.items() if len(np.unique(part.numbers(axis))) >= 3), float(levels[0]))
     fixed: dict[str, Any] = {constant: int(chosen)}
     if constant == "params":
         fixed["size"] = str(slices[chosen].column("size")[0])

@@ -50,9 +50,7 @@ class Table:
             return np.array([np.nan if value is None else float(value) for value in values])
         except (TypeError, ValueError):
             bad = next(value for value in values if value is not None and not _is_number(value))
-            raise UserError(
-                f"column {name!r} holds {bad!r}, which is not a number; clean the column"
-            ) from None
+            raise UserError(f"column {name!r} holds {bad!r}, which is not a number; clean the column") from None
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -287,9 +285,7 @@ def in_order(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return distinct[order], np.argsort(order)[codes]
 
 
-def _positive(
-    table: Table, column: str, role: str, called: str | None = None, zero: bool = False
-) -> np.ndarray:
+def _positive(table: Table, column: str, role: str, called: str | None = None, zero: bool = False) -> np.ndarray:
     values = table.numbers(column)
     called = called or column
     if not len(values):

@@ -32,8 +32,7 @@ def pick(records: list[dict], law: str, axis: str, architecture: str, split: str
     found = [
         r
         for r in records
-        if (r["law"], r["axis"], r["group"]["architecture"], r["group"]["split"])
-        == (law, axis, architecture, split)
+        if (r["law"], r["axis"], r["group"]["architecture"], r["group"]["split"]) == (law, axis, architecture, split)
     ]
     assert len(found) == 1
     return found[0]
@@ -80,9 +79,7 @@ def test_scale_is_pooled_over_data_amounts_where_a_slice_is_too_small(tmp_path: 
     entries = study(path, "force_mae", laws=("power",), where="seed==1 and architecture==alpha_net")
     (entry,) = [e for e in entries if e.axis == "params" and e.group["split"] == "test"]
     assert entry.fit is not None
-    rows = select_metric(read_table(path), "force_mae").where(
-        "seed==1 and architecture==alpha_net and split==test"
-    )
+    rows = select_metric(read_table(path), "force_mae").where("seed==1 and architecture==alpha_net and split==test")
     total = 0.0
     for data in (64, 256, 1024):
         part = rows.where(f"data=={data}")
@@ -138,9 +135,7 @@ def test_records_survive_the_file(tmp_path: Path, records: list[dict]) -> None:
         read_records(tmp_path / "newer.json")
 
 
-def test_study_command_prints_and_writes(
-    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_study_command_prints_and_writes(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "fits.json"
     main(["study", str(table), "--y", "force_mae", "--json", str(out)])
     printed = capsys.readouterr().out
@@ -149,9 +144,7 @@ def test_study_command_prints_and_writes(
     assert len(json.loads(out.read_text())) == 36
 
 
-def test_fit_command_reads_csv_parquet_and_json_lines_alike(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fit_command_reads_csv_parquet_and_json_lines_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import pandas as pd
 
     from .tables import power_table
@@ -166,9 +159,7 @@ def test_fit_command_reads_csv_parquet_and_json_lines_alike(
         options = ["--law", "power", "--x", "N=params", "--y", "loss", "--cluster", "run", "--json", str(out)]
         main(["fit", str(tmp_path / name), *options, "--bootstrap", "500"])
         (record,) = read_records(out)
-        values.append(
-            (record["parameters"]["alpha"]["value"], *record["parameters"]["alpha"]["ci95_bootstrap"])
-        )
+        values.append((record["parameters"]["alpha"]["value"], *record["parameters"]["alpha"]["ci95_bootstrap"]))
     np.testing.assert_allclose(values[1:], [values[0]] * 2, rtol=1e-9)
     assert "alpha" in capsys.readouterr().out
 

@@ -30,6 +30,7 @@ POWER = register(
         # the exponent may be negative: an error out of distribution can grow with scale
         parameters=(SCALE, Parameter("alpha", r"\alpha", start=(-1.0, 2.0), lower=-20.0, upper=20.0)),
         evaluate=_power,
+        log_linear=True,
         source="Hestness et al. 2017, arXiv:1712.00409; Kaplan et al. 2020, arXiv:2001.08361, eq. 1.1",
         exponent="alpha",
     )

@@ -1,0 +1,181 @@
+"""How often do the 95 % intervals hold the truth? Coverage over synthetic families of scaling experiments.
+
+For every family the experiment is repeated: runs at several sizes and seeds with log-normal noise, part of
+it shared by the rows of a run. Reported are the coverage of exponents called `identified` (the quoted
+interval and, beside it, the plain percentile bootstrap over runs), of exponent differences and of
+crossovers, and how often fits were called weak or not identified although an oracle that knows the offset
+pins the exponent to ±10 %. Run: python benchmarks/scaling_calibration.py [--repetitions 1000] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from scisci.contracts.errors import UserError
+from scisci.scaling.clusters import quantile
+from scisci.scaling.comparison import difference
+from scisci.scaling.crossing import crossover
+from scisci.scaling.fitting import Fit, fit
+from scisci.scaling.resampling import bootstrap
+from scisci.scaling.table import Points
+
+SMALLEST = 1e4
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of experiment: L = offset + reducible * (N / smallest)^-alpha, noise relative to L."""
+
+    name: str
+    law: str
+    alpha: float
+    offset: float
+    decades: float
+    sizes: int
+    seeds: int
+    noise: float
+    rows: int = 1
+    within: float = 0.0  # noise between rows of a run; `noise` is what a run shares
+
+
+FAMILIES = (
+    Family("power, 1 decade, 5 sizes, 3 seeds, 1 %", "power", 0.3, 0.0, 1.0, 5, 3, 0.01),
+    Family("power, 2 decades, 6 sizes, 1 seed, 2 %", "power", 0.3, 0.0, 2.0, 6, 1, 0.02),
+    Family("power, 5 decades, 12 sizes, 1 seed, 5 %", "power", 0.1, 0.0, 5.0, 12, 1, 0.05),
+    Family(
+        "power, 2.5 decades, 8 sizes, 2 seeds, 3 % + 2 % in 3 rows a run", "power", 0.2, 0.0, 2.5, 8, 2, 0.03, 3, 0.02
+    ),
+    Family("offset, 2 decades, 8 sizes, 3 seeds, 1 %", "power_offset", 0.6, 0.2, 2.0, 8, 3, 0.01),
+    Family("offset, 3 decades, 8 sizes, 2 seeds, 2 %", "power_offset", 0.5, 0.1, 3.0, 8, 2, 0.02),
+    Family("offset, 5 decades, 12 sizes, 2 seeds, 5 %", "power_offset", 0.35, 0.05, 5.0, 12, 2, 0.05),
+    Family("offset, 4 decades, 10 sizes, 1 seed, 1 %", "power_offset", 0.4, 0.1, 4.0, 10, 1, 0.01),
+    Family("offset, 1.5 decades, 6 sizes, 1 seed, 4 %", "power_offset", 0.3, 0.4, 1.5, 6, 1, 0.04),
+    Family("offset, 1.5 decades, 5 sizes, 2 seeds, 3 %", "power_offset", 0.4, 0.3, 1.5, 5, 2, 0.03),
+)
+
+
+def draw(family: Family, rng: np.random.Generator, alpha: float, scale: float = 1.0) -> Points:
+    """The points of one experiment."""
+    sizes = np.repeat(np.geomspace(SMALLEST, SMALLEST * 10**family.decades, family.sizes), family.seeds)
+    shared = family.noise * rng.normal(size=sizes.size)
+    cluster = np.repeat(np.arange(sizes.size), family.rows)
+    n = sizes[cluster]
+    loss = scale * (family.offset + (n / SMALLEST) ** -alpha)
+    noise = shared[cluster] + family.within * rng.normal(size=n.size)
+    runs = tuple(f"r{i}-{rng.integers(1 << 60)}" for i in range(sizes.size))
+    return Points((n,), loss * np.exp(noise), cluster, runs)
+
+
+def crossing(family: Family, alpha: float, beta: float, scale: float) -> float:
+    """The true crossing of two curves, by bisection on a fine grid."""
+    n = np.geomspace(SMALLEST / 10, SMALLEST * 10 ** (family.decades + 1), 200_001)
+    x = n / SMALLEST
+    gap = np.log(family.offset + x**-alpha) - np.log(scale * (family.offset + x**-beta))
+    return float(n[np.argmax(np.sign(gap[1:]) != np.sign(gap[:-1]))])
+
+
+def oracle_pins(family: Family, data: Points) -> bool:
+    """Whether least squares that knows the true offset, and only fits A and alpha, gives alpha to ±10 %."""
+    z = np.log(data.x[0])
+    runs = len(data.runs)
+    reducible = data.y - family.offset
+    weight = np.where(reducible > 0, np.maximum(reducible, 1e-12) / data.y, 0.0)  # d ln(L - E) = dL / (L - E)
+    if (weight > 0).sum() < 3:
+        return False
+    target = np.log(np.maximum(reducible, 1e-12))
+    design = np.stack([np.ones_like(z), -z], 1) * weight[:, None]
+    coefficient, *_ = np.linalg.lstsq(design, target * weight, rcond=None)
+    residual = design @ coefficient - target * weight
+    variance = float(residual @ residual) / max(runs - 2, 1) * np.linalg.inv(design.T @ design)[1, 1]
+    return bool(quantile(runs - 2) * np.sqrt(variance) <= 0.1 * family.alpha)
+
+
+def inside(low: float, value: float, high: float) -> bool:
+    """Whether an interval with open (NaN) ends holds a value."""
+    return (np.isnan(low) or low <= value) and (np.isnan(high) or value <= high)
+
+
+def attempt(family: Family, data: Points) -> Fit | None:
+    """The fit, or None where the data are refused."""
+    try:
+        return fit(family.law, data, delta=np.inf)
+    except UserError:
+        return None
+
+
+def run(family: Family, repetitions: int, resamples: int, seed: int) -> dict[str, float | str]:
+    """Coverages and verdicts of one family."""
+    rng = np.random.default_rng(seed)
+    beta = family.alpha * 0.8
+    counts = {"identified": 0, "weak": 0, "not identified": 0}
+    covered = percentile = percentiles = differences = difference_covered = 0
+    crossings = crossing_covered = pinned = pinned_weak = missed = 0
+    x = 10 ** (family.decades / 2)
+    scale = (family.offset + x**-family.alpha) / (family.offset + x**-beta)
+    truth = crossing(family, family.alpha, beta, scale)
+    for i in range(repetitions):
+        data, other = draw(family, rng, family.alpha), draw(family, rng, beta, scale)
+        one, two = attempt(family, data), attempt(family, other)
+        verdict = one.audit.verdict if one else "not identified"
+        counts[verdict] += 1
+        oracle = oracle_pins(family, data)
+        pinned += oracle
+        pinned_weak += oracle and verdict != "identified"
+        missed += oracle and verdict == "not identified"
+        if one and verdict == "identified":
+            covered += inside(one.intervals["alpha"][0], family.alpha, one.intervals["alpha"][1])
+            if resamples and i < 200:
+                percentiles += 1
+                low, high = bootstrap(one, resamples, seed=i).interval("alpha")
+                percentile += low <= family.alpha <= high
+        if one and two and verdict == "identified" == two.audit.verdict:
+            found = difference(one, two)
+            differences += 1
+            difference_covered += inside(found.low, family.alpha - beta, found.high)
+            crossed = crossover(one, two, draws=100)
+            crossings += 1
+            crossing_covered += inside(crossed.low, truth, crossed.high) and crossed.verdict != "no crossover"
+    return {
+        "family": family.name,
+        "identified": counts["identified"] / repetitions,
+        "weak": counts["weak"] / repetitions,
+        "not identified": counts["not identified"] / repetitions,
+        "exponent": covered / max(counts["identified"], 1),
+        "percentile": percentile / percentiles if percentiles else float("nan"),
+        "difference": difference_covered / max(differences, 1),
+        "crossover": crossing_covered / max(crossings, 1),
+        "oracle pins": pinned / repetitions,
+        "weak or worse of these": pinned_weak / max(pinned, 1),
+        "not identified of these": missed / max(pinned, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=1000)
+    parser.add_argument("--resamples", type=int, default=1000, help="of the percentile bootstrap; 0: leave it out")
+    parser.add_argument("--only", type=int, help="number of one family")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", help="write the table here")
+    options = parser.parse_args()
+    rows = []
+    for k, family in enumerate(FAMILIES):
+        if options.only is not None and k != options.only:
+            continue
+        begin = time.perf_counter()
+        row = run(family, options.repetitions, options.resamples, options.seed)
+        rows.append(row)
+        cells = "  ".join(f"{key} {value:.3f}" for key, value in row.items() if isinstance(value, float))
+        print(f"{family.name}: {cells}  ({time.perf_counter() - begin:.0f} s)", flush=True)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(rows, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
