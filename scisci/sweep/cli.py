@@ -76,8 +76,10 @@ def _run(arguments: argparse.Namespace) -> None:
     from scisci.sweep.progress import make_listener
     from scisci.sweep.study import load_study
 
-    plan = make_plan(load_study(arguments.study))
     engine = arguments.engine or ("inline" if arguments.shard else "ray")
+    if engine == "inline" and arguments.workers:
+        raise UserError("the inline engine works in this process alone; add '--engine ray' to use --workers")
+    plan = make_plan(load_study(arguments.study))
     try:
         with make_listener() as listener:
             state = sweep(
@@ -93,9 +95,9 @@ def _run(arguments: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         print(f"interrupted; what is recorded in {arguments.out} stays, and the same command goes on from there")
         raise SystemExit(130) from None
-    outcome = ", ".join(f"{count} {status}" for status, count in state.statuses.most_common())
+    outcome = ", ".join(f"{count} {status}" for status, count in state.statuses.most_common()) or "none to do"
     print(f"{state.total} runs of {plan.study.study}: {outcome}")
-    if not state.statuses["ok"]:
+    if state.total and not state.statuses["ok"]:
         raise UserError(f"no run ended well; see 'scisci sweep status {arguments.out}' for the reasons")
     if state.done > state.statuses["ok"]:
         print(f"see 'scisci sweep status {arguments.out}' for the reasons")

@@ -104,7 +104,7 @@ class RayEngine:
         with contextlib.ExitStack() as stack:
             parent = os.environ.get("RAY_TMPDIR", "/tmp")
             temporary = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="scisci-ray-", dir=parent, ignore_cleanup_errors=True)
+                tempfile.TemporaryDirectory(prefix="scisci-", dir=parent, ignore_cleanup_errors=True)
             )
             self._ray = _start_ray(self.workers, temporary)
             stack.callback(self._ray.shutdown)

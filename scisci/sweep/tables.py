@@ -12,15 +12,10 @@ from scisci.sweep.progress import duration
 COLUMNS = ("ok", "running", "waiting", "diverged", "failed", "out_of_memory")
 
 
-def _console() -> Console:
-    # in a pipe or a file, rows stay whole lines
-    console = Console()
-    return console if console.is_terminal else Console(width=200)
-
-
 def print_table(table: Table) -> None:
-    """Print a table without wrapping its rows where the output is not a terminal."""
-    _console().print(table)
+    """Print a table; in a pipe or a file its rows stay whole lines."""
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 200)
 
 
 def plan_table(plan: Plan) -> Table:
@@ -41,23 +36,23 @@ def plan_table(plan: Plan) -> Table:
 
 def print_standing(standing: Standing) -> None:
     """Print how many runs stand where, then the reasons of those that ended badly."""
-    console, totals = _console(), standing.totals
+    totals = standing.totals
     shown = [status for status in COLUMNS if totals[status]]
     table = Table("entry", "size", box=None, pad_edge=False)
     for status in shown:
         table.add_column(status, justify="right")
     for cell, counts in standing.cells.items():
         table.add_row(cell.label, cell.size, *(str(counts[status]) for status in shown))
-    console.print(table)
+    print_table(table)
     done = totals.total() - totals["running"] - totals["waiting"]
-    console.print(f"{standing.plan.study.study}: {done} of {totals.total()} runs done", highlight=False)
+    print(f"{standing.plan.study.study}: {done} of {totals.total()} runs done")
     if standing.work_left:
-        console.print(f"about {duration(standing.work_left)} of work left on one worker", highlight=False)
+        print(f"about {duration(standing.work_left)} of work left on one worker")
     for trouble in standing.troubles:
         runs = "run" if trouble.count == 1 else "runs"
-        console.print(f"{trouble.count} {runs} {trouble.status}: {trouble.reason}", markup=False, highlight=False)
+        print(f"{trouble.count} {runs} {trouble.status}: {trouble.reason}")
         for spec in trouble.examples:
             name = f"{spec.variant or spec.architecture} {spec.size} data {spec.data} seed {spec.seed}"
-            console.print(f"  {name}: runs/{spec.run}", markup=False, highlight=False)
+            print(f"  {name}: runs/{spec.run}")
     if standing.unplanned:
-        console.print(f"{standing.unplanned} recorded runs are not in the plan", highlight=False)
+        print(f"{standing.unplanned} recorded runs are not in the plan")

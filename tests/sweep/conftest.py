@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from .grid import EXECUTE, IMPORT_ROOT
 
 DRIVER = f"""
 import sys
+import tempfile
 from scisci.sweep.drive import sweep
 from scisci.sweep.plan import Plan
 from scisci.sweep.progress import make_listener
@@ -35,9 +37,13 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
 
 @pytest.fixture
-def workers_find_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Worker processes import `regression` as this one does."""
+def workers_find_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Worker processes import `regression` as this one does, and Ray's files go when the test ends."""
     monkeypatch.setenv("PYTHONPATH", str(IMPORT_ROOT))
+    # not tmp_path: the paths of Ray's sockets must be short
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="r-", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield
 
 
 @pytest.fixture

@@ -76,7 +76,16 @@ def test_shards_are_collected_afterwards(study_file, tmp_path, capsys):
     main(["collect", out])
     assert "1 planned runs are not done" in capsys.readouterr().out
     main(["status", out])
-    assert "small: 1 of 2 runs done" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "small: 1 of 2 runs done" in printed
+    assert "of work left on one worker" in printed
+    main(["run", str(study_file), "--out", out, "--shard", "3/3"])
+    assert "0 runs of small: none to do" in capsys.readouterr().out
+
+
+def test_workers_need_processes(study_file, tmp_path):
+    with pytest.raises(UserError, match="works in this process alone"):
+        main(["run", str(study_file), "--out", str(tmp_path), "--engine", "inline", "--workers", "2"])
 
 
 def test_status_shows_why_runs_failed(tmp_path, capsys):
