@@ -10,7 +10,7 @@ from scisci.contracts.metrics import SYMMETRY_GROUPS
 from scisci.report.fits import Fit
 from scisci.report.study import Study
 
-MAX_RUNS = 2_000
+MAX_RUNS = 1_000
 _RUN_COLUMNS = ["series", "run", "size", "params", "data", "flops", "seed"]
 _CURVE_COLUMNS = ["kind", "panel", "series", "x", "y", "low", "high", "exponent", "verdict", "law"]
 
@@ -25,7 +25,7 @@ def run_points(study: Study, axis: str) -> pd.DataFrame:
     """A row per finished run and split: `x` along the axis, `y` with its 95 % interval `low` to `high`.
 
     `used` marks the runs of the fits shown; where an axis has no fits, all are. Values that a log axis cannot
-    hold (zero or below) are left out. Beyond `MAX_RUNS` runs, an even share of those not used is kept.
+    hold (zero or below) are left out, and so are runs beyond `MAX_RUNS` (see `thinned`).
     """
     rows = study.scores.assign(x=lambda d: d[axis], y=lambda d: d.value, kind="run")
     rows = rows[(rows.x > 0) & (rows.y > 0)]
@@ -38,12 +38,11 @@ def run_points(study: Study, axis: str) -> pd.DataFrame:
 
 
 def thinned(rows: pd.DataFrame, limit: int = MAX_RUNS) -> pd.DataFrame:
-    """`rows` of at most about `limit` runs: all those `used`, and every k-th of the others."""
-    runs = rows.run.unique()
-    if len(runs) <= limit:
-        return rows
-    kept = set(runs[:: math.ceil(len(runs) / limit)])
-    return rows[rows.used | rows.run.isin(kept)]
+    """Rows of at most `limit` runs `used` and as many others: of more than that, every k-th run in order."""
+    kept: set[str] = set()
+    for runs in (rows.run[rows.used].unique(), rows.run[~rows.used].unique()):
+        kept.update(runs[:: max(1, math.ceil(len(runs) / limit))])
+    return rows[rows.run.isin(kept)]
 
 
 def fit_curves(study: Study, axis: str) -> pd.DataFrame:

@@ -7,6 +7,7 @@ there is: at most `columns` side by side, each `min` to `max` pixels wide and `a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -177,7 +178,9 @@ def _panels(
     margin: int = 72,
 ) -> alt.FacetChart:
     """Layers over one data set, a panel for each value of its column `panel`."""
-    records = [record for frame in frames for record in _records(frame)]
+    # As JSON text: Altair checks and copies every value of a list, which takes minutes for a large sweep.
+    rows = json.dumps([row for frame in frames for row in _records(frame)], ensure_ascii=False, allow_nan=False)
+    data = alt.InlineData(values=rows, format=alt.JsonDataFormat(type="json"))
     panels = {
         "columns": len(order),
         "min": PANEL,
@@ -186,7 +189,7 @@ def _panels(
         "margin": margin,
     }
     return (
-        alt.layer(*layers, data=alt.InlineData(values=records))
+        alt.layer(*layers, data=data)
         .properties(width=width, height=round(width * aspect))
         .facet(facet=alt.Facet("panel:N", sort=list(order), header=alt.Header(title=None)), columns=len(order))
         .properties(spacing=GAP, usermeta={"panels": panels | {"gap": GAP}})

@@ -21,7 +21,8 @@ from scisci.report.study import Study, assemble
 def rows(chart: alt.FacetChart, kind: str) -> list[dict[str, Any]]:
     """The rows of one kind that a chart's specification carries."""
     spec = chart.to_dict()
-    return [row for row in spec["datasets"][spec["data"]["name"]] if row["kind"] == kind]
+    carried = json.loads(spec["datasets"][spec["data"]["name"]])
+    return [row for row in carried if row["kind"] == kind]
 
 
 def table_rows(path: Path, metric: str) -> dict[tuple[str, str], dict[str, Any]]:
@@ -145,13 +146,15 @@ def test_the_overview_says_each_exponent_as_the_fits_print_it(study: Study) -> N
         assert f"{fit.series} {fit.text}" in words
 
 
-def test_a_sweep_too_large_to_draw_keeps_every_run_of_a_fit(frame: pd.DataFrame) -> None:
-    rows_ = pd.DataFrame({"run": [f"r{i % 5000}" for i in range(10_000)]})
-    rows_["used"] = rows_.run.isin(["r1", "r4999"])
-    kept = chartdata.thinned(rows_, limit=500)
-    assert kept.run.nunique() <= 502
+def test_a_sweep_too_large_to_draw_keeps_the_runs_of_fits_and_an_even_share() -> None:
+    many = pd.DataFrame({"run": [f"r{i % 5000}" for i in range(10_000)]})
+    many["used"] = many.run.isin(["r1", "r4999"])
+    kept = chartdata.thinned(many, limit=500)
+    assert 400 <= kept.run.nunique() <= 502
     assert {"r1", "r4999"} <= set(kept.run)
     assert kept.groupby("run").size().eq(2).all()
+    assert chartdata.thinned(many.assign(used=True), limit=500).run.nunique() == 500
+    assert len(chartdata.thinned(many, limit=5000)) == 10_000
 
 
 def test_a_chart_that_cannot_draw_every_run_says_so(study: Study, frame: pd.DataFrame) -> None:

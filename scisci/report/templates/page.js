@@ -31,8 +31,12 @@ async function draw(element) {
   if (excess > 0) await window.vegaEmbed(element, fitted(chart, width - excess), options);
 }
 
+// One after the other: a chart never draws over itself, and a new width or theme waits its turn.
+let drawing = Promise.resolve();
 function drawAll() {
-  for (const element of document.querySelectorAll("[data-chart]")) draw(element);
+  for (const element of document.querySelectorAll("[data-chart]")) {
+    drawing = drawing.then(() => draw(element));
+  }
 }
 
 let drawnWidth = 0;
