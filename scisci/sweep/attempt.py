@@ -75,28 +75,23 @@ def attempt(workplace: Workplace, job: Job, crash_report: bool = False) -> Outco
     """
     execute = workplace.load()
     records = Records(workplace.folder)
-    try:
-        with records.claim(job.spec.run) as held:
-            if not held:
-                return Outcome(job, "busy")
-            present = records.stamp(job.spec.run)
-            if present is not None and present != job.replace:
-                return Outcome(job, "recorded", records.result(job.spec.run))
-            folder = records.begin(job.spec)
-            with _crash_report(folder) if crash_report else contextlib.nullcontext():
-                result = _execute(execute, job.spec, folder, workplace.domain)
-            records.commit(job.spec, result)
-            return Outcome(job, "done", result)
-    except OSError as error:
-        if error.errno in DISK_FULL:
-            raise UserError(f"the disk that holds {workplace.folder} is full; free some space and run again") from error
-        raise
+    with _full_disk_stops(workplace), records.claim(job.spec.run) as held:
+        if not held:
+            return Outcome(job, "busy")
+        present = records.stamp(job.spec.run)
+        if present is not None and present != job.replace:
+            return Outcome(job, "recorded", records.result(job.spec.run))
+        folder = records.begin(job.spec)
+        with _crash_report(folder) if crash_report else contextlib.nullcontext():
+            result = _execute(execute, job.spec, folder, workplace.domain)
+        records.commit(job.spec, result)
+        return Outcome(job, "done", result)
 
 
 def record_death(workplace: Workplace, job: Job, status: Status, reason: str, seconds: float) -> Outcome:
     """Record a run whose process died, unless it had not begun or another process has taken it up since."""
     records = Records(workplace.folder)
-    with records.claim(job.spec.run) as held:
+    with _full_disk_stops(workplace), records.claim(job.spec.run) as held:
         if not held:
             return Outcome(job, "busy")
         present = records.stamp(job.spec.run)
@@ -111,6 +106,16 @@ def record_death(workplace: Workplace, job: Job, status: Status, reason: str, se
         result = _no_result(job.spec, workplace.domain, status, reason, seconds)
         records.commit(job.spec, result)
         return Outcome(job, "done", result)
+
+
+@contextlib.contextmanager
+def _full_disk_stops(workplace: Workplace) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise UserError(f"the disk that holds {workplace.folder} is full; free some space and run again") from error
+        raise
 
 
 def _execute(execute: Execute, spec: RunSpec, folder: Path, domain: str) -> RunResult:
