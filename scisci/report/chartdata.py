@@ -11,6 +11,7 @@ from scisci.report.fits import Fit
 from scisci.report.study import Study
 
 MAX_RUNS = 1_000
+FLOAT32_EPSILON = 1.1920929e-07
 _RUN_COLUMNS = ["series", "run", "size", "params", "data", "flops", "seed"]
 _CURVE_COLUMNS = ["kind", "panel", "series", "x", "y", "low", "high", "exponent", "verdict", "law"]
 

@@ -20,7 +20,6 @@ from scisci.report.study import AXES, Study
 from scisci.report.theme import DASHES, VERDICTS
 from scisci.report.wording import log_ticks
 
-FLOAT32_EPSILON = 1.1920929e-07
 PANEL = 168  # width of a panel in pixels where nothing lays the chart out again
 GAP = 16  # between panels
 
@@ -126,8 +125,10 @@ def symmetry(study: Study) -> alt.FacetChart:
         .encode(x, y, offset, colour, shape, alt.Fill("series:N", legend=None), fillOpacity=hollow)
         .encode(tooltip=_run_tooltip("value", "relative error", form=".2~e")),
     ]
-    lines = pd.DataFrame([{"kind": "precision", "x": FLOAT32_EPSILON, "panel": p} for p in rows.panel.unique()])
-    if floor < FLOAT32_EPSILON < rows.x.max():
+    lines = pd.DataFrame(
+        [{"kind": "precision", "x": chartdata.FLOAT32_EPSILON, "panel": p} for p in rows.panel.unique()]
+    )
+    if floor < chartdata.FLOAT32_EPSILON < rows.x.max():
         layers.insert(0, _rows("precision").mark_rule(style="reference", strokeDash=[4, 4]).encode(x))
     medians = chartdata.symmetry_medians(rows)
     return _panels([rows, medians, lines], layers, rows.panel.unique().tolist(), aspect=0.75, width=360, margin=110)

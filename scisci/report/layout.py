@@ -123,13 +123,15 @@ def severity(study: Study) -> list[Figure]:
 
 def symmetry(study: Study) -> list[Figure]:
     """Symmetry errors, where the runs measured them."""
-    rows, _ = chartdata.symmetry_errors(study)
+    rows, floor = chartdata.symmetry_errors(study)
     if rows.empty:
         return []
     caption = (
         f"Relative error of predictions under random symmetry operations, on {study.identity.label}, "
-        "logarithmic. A mark is a run, the bar their median. Dashed: the rounding unit of float32, 1.2e-7."
+        "logarithmic. A mark is a run, the bar their median."
     )
+    if floor < chartdata.FLOAT32_EPSILON < rows.x.max():
+        caption += " Dashed: the rounding unit of float32, 1.2e-7."
     if rows.exact.any():
         caption += " Hollow marks at 0 are errors of exactly zero, which a logarithmic axis cannot place."
     return [Figure("symmetry", "Symmetry error by group", caption, charts.symmetry(study))]

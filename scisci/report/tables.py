@@ -157,7 +157,7 @@ def best(study: Study) -> Table:
     """Each architecture's run of lowest ID error, and its error with 95 % interval on every split."""
     table = Table(
         "best",
-        f"{study.metric.title} of each architecture's best run, ± half its 95 % interval. "
+        f"{capital(study.metric.title)} of each architecture's best run, ± half its 95 % interval. "
         f"The run is chosen on {chartdata.choosing_split(study)}, never on a shifted split.",
         ["architecture", "size", "parameters", "samples", "FLOPs", *(s.label for s in study.splits)],
         [],
