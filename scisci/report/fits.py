@@ -25,8 +25,8 @@ class Estimate(_Entry):
 
 
 class Points(_Entry):
-    x: list[float]
-    y: list[float]
+    x: list[Bound]
+    y: list[Bound]
     run: list[str]
 
 
@@ -77,7 +77,7 @@ class Fit(_Entry):
     axis: Literal["params", "data", "flops"] | None
     metric: str
     group: dict[str, str]
-    fixed: dict[str, float | str] = {}
+    fixed: dict[str, float | str | None] = {}
     n: int
     left_out: dict[str, int] = {}
     points: Points | None = None

@@ -61,9 +61,9 @@ def held_fixed(fit: Fit) -> str:
         return f"compute frontier, chosen on {fixed['frontier'] or 'no split'}"
     words = [f"size {fixed['size']}"] if "size" in fixed else []
     if "params" in fixed:
-        words.append(f"{short(float(fixed['params']))} parameters")
+        words.append(f"{short(float(fixed['params'] or 0))} parameters")
     if "data" in fixed:
-        words.append(f"{float(fixed['data']):,.0f} samples")
+        words.append(f"{float(fixed['data'] or 0):,.0f} samples")
     return ", ".join(words) or "nothing"
 
 

@@ -165,6 +165,21 @@ def test_a_number_in_a_refused_fit_stays_hidden(frame: pd.DataFrame) -> None:
     assert "not identified" in Page(text).visible
 
 
+def test_a_study_without_a_frontier_says_why(frame: pd.DataFrame) -> None:
+    """What `scisci scale study` writes where no split could choose a compute frontier."""
+    records = entries.entries(frame)
+    reason = "neither 'val' nor 'test' was evaluated"
+    for record in records:
+        if record["axis"] == "flops":
+            empty = {"x": [], "y": [], "se": [], "run": []}
+            record |= {"fixed": {"frontier": None}, "parameters": {}, "points": empty, "curve": None, "n": 0}
+            record |= {"interval": None, "audit": {"verdict": "not identified", "reasons": [reason]}}
+    table = tables.exponents(assemble(frame, parse(records, "fits")), "flops")
+    assert "chosen on no split" in table.caption
+    assert table.notes == ["Neither 'val' nor 'test' was evaluated."]
+    assert {cell.text for row in table.rows for cell in row[3:]} == {"not identified"}
+
+
 def test_exponents_are_shown_as_the_fits_print_them(study: Study) -> None:
     for axis in ("params", "data", "flops"):
         table = tables.exponents(study, axis)
