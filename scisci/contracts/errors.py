@@ -20,7 +20,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """
     known = sorted(known)
     close = get_close_matches(name.lower(), [k.lower() for k in known], n=2, cutoff=0.5)
-    likely = [k for k in known if k.lower() in close]
+    likely = [k for k in known if k.lower() in close or k.lower().startswith(name.lower())]
     if likely:
         hint = f"did you mean {' or '.join(repr(k) for k in likely)}?"
     else:

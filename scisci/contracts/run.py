@@ -28,7 +28,7 @@ class Recipe(_Record):
     warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps over which the rate rises")
     weight_decay: float = Field(default=0.0, ge=0)
     gradient_clip: float = Field(default=10.0, gt=0)
-    energy_weight: float = Field(default=1.0, ge=0)
+    energy_weight: float = Field(default=10.0, ge=0)
     force_weight: float = Field(default=10.0, ge=0)
     validations: int = Field(default=5, gt=0, description="evenly spaced validations; the best checkpoint counts")
 

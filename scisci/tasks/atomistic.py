@@ -58,7 +58,7 @@ class AtomisticTask(L.LightningModule):
         schedule: Literal["cosine", "linear", "constant"] = "cosine",
         warmup: float = 0.1,
         weight_decay: float = 0.0,
-        energy_weight: float = 1.0,
+        energy_weight: float = 10.0,
         force_weight: float = 10.0,
         symmetry_samples: int = 16,
     ) -> None:
@@ -71,6 +71,11 @@ class AtomisticTask(L.LightningModule):
         self._validation = Accumulator()
         self._tests: dict[int, Accumulator] = {}
         self._first_batches: dict[int, Any] = {}
+
+    @property
+    def options_given(self) -> dict[str, Any]:
+        """The task's arguments, as plain types; LightningCLI adds an entry of its own to the hyper-parameters."""
+        return {name: value for name, value in self.hparams.items() if not name.startswith("_")}
 
     def build(self, statistics: Statistics) -> None:
         """Make the model for data with these statistics; initialised from torch's current random state."""

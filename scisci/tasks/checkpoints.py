@@ -26,7 +26,7 @@ def save_model(task: AtomisticTask, folder: Path) -> None:
     description: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "task": "atomistic",
-        "hyperparameters": dict(task.hparams),
+        "hyperparameters": task.options_given,
         "statistics": task.statistics.as_dict(),
     }
     write_text(folder / "model.json", json.dumps(description, indent=1) + "\n")

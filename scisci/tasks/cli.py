@@ -87,7 +87,8 @@ class CLI(LightningCLI):
         config.trainer.inference_mode = False
         if self.subcommand != "fit":
             config.trainer.logger = config.trainer.logger or False
-            config.update({"verbose": False} if "verbose" in config else {})
+            if "verbose" in config:
+                config.verbose = False
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """For `fit`: once model and data are known to be sound, make the run directory and log into it."""
@@ -98,7 +99,7 @@ class CLI(LightningCLI):
             config = self.config[self.subcommand].trainer
             kwargs["callbacks"] = [*(self.config_init["fit"].trainer.callbacks or []), self.best, self.curve]
             if config.logger is None:
-                kwargs["logger"] = CSVLogger(folder, name="", version="log")
+                kwargs["logger"] = CSVLogger(folder, name="log")
         return super().instantiate_trainer(**kwargs)
 
     def _run_directory(self) -> Path:

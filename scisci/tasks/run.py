@@ -44,7 +44,7 @@ class Curve(Callback):
         """A row per step; the loss stays a tensor until the end so that no device waits for it."""
         self.rows.append({"step": trainer.global_step, "train/loss": outputs["loss"].detach()})
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A row per validation."""
         logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         self.rows.append({"step": trainer.global_step, **logged})
@@ -101,7 +101,7 @@ def write_config(spec: RunSpec, folder: Path) -> None:
     task, data = _task(spec), _data(spec)
     config = {
         "seed_everything": spec.seed,
-        "model": dict(task.hparams),
+        "model": task.options_given,
         "data": dict(data.options),
         "trainer": _trainer_options(spec),
     }

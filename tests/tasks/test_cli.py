@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from scisci.contracts.errors import UserError
+from scisci.contracts.run import RunResult
+from scisci.data.batch import graph_batch
+from scisci.data.store import Store
+from scisci.tasks.checkpoints import load_model
+from scisci.tasks.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def options(store: Path, runs: Path, steps: int = 20, every: int = 10) -> list[str]:
+    return [
+        f"--data.dataset={store}",
+        f"--runs={runs}",
+        "--model.architecture=mpnn",
+        "--model.size=3k",
+        f"--trainer.max_steps={steps}",
+        f"--trainer.val_check_interval={every}",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    main(["fit", *options(small_store, runs)])
+    (folder,) = runs.iterdir()
+    return folder
+
+
+def test_fit_leaves_config_model_and_result(finished: Path) -> None:
+    result = RunResult.model_validate_json((finished / "result.json").read_text())
+    assert result.status == "ok"
+    assert list(result.splits) == ["test", "ood_600K"]
+    assert {"config.yaml", "model.safetensors", "model.json", "curve.parquet"} <= {p.name for p in finished.iterdir()}
+
+
+def test_every_fit_has_its_own_run_directory(small_store: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        main(["fit", *options(small_store, tmp_path, steps=2, every=2)])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_test_reproduces_the_numbers_of_fit(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = RunResult.model_validate_json((finished / "result.json").read_text())
+    main(["test", "--run", str(finished), "--trainer.enable_progress_bar=false"])
+    shown = capsys.readouterr().out
+    for split in result.splits.values():
+        assert f"{split.metrics['force_mae'].value:.4g}" in shown
+
+
+def test_predictions_are_those_of_the_model(finished: Path, small_store: Path) -> None:
+    main(["predict", "--run", str(finished), "--trainer.enable_progress_bar=false"])
+    store, model = Store(small_store), load_model(finished)
+    for split in ("test", "ood_600K"):
+        with h5py.File(finished / "predictions" / f"{split}.h5") as file:
+            assert file.attrs["fingerprint"] == store.fingerprint
+            ids = file["ids"][...]
+            assert sorted(ids) == sorted(store.split(split).indices())
+            out = model(graph_batch(store.take(ids), model.cutoff))
+            np.testing.assert_allclose(file["energy"][...], out["energy"].numpy(), atol=1e-4)
+            np.testing.assert_allclose(file["forces"][...], out["forces"].numpy(), atol=1e-4)
+            assert file["offsets"][-1] == len(file["forces"])
+
+
+def test_killed_run_goes_on_where_it_was(small_store: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "scisci.cli", "fit", *options(small_store, tmp_path, steps=400, every=25)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("*/checkpoints/last.ckpt")):
+        assert process.poll() is None, "the run ended before its first checkpoint"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (folder,) = tmp_path.iterdir()
+    assert not (folder / "result.json").exists()
+    main(["fit", "--run", str(folder)])
+    assert [p.name for p in tmp_path.iterdir()] == [folder.name]
+    result = RunResult.model_validate_json((folder / "result.json").read_text())
+    assert result.samples_seen == 400 * 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.architecture=nequp"], "unknown architecture 'nequp'; did you mean 'nequip'"),
+        (["--model.size=11k"], "unknown size of .* did you mean"),
+        (["--model.overrides={lmax: 2}"], "unknown option of .* 'lmax'"),
+        (["--model.colour=red"], "model.colour"),
+        (["--data.train_samples=1.5"], "not possible"),
+        (["--data.test_splits=[ood_700K]"], "unknown split 'ood_700K'; did you mean"),
+        (["--data.dataset=xtb-molecule"], "unknown data set .* did you mean 'xtb-molecules'"),
+        (["--data.dataset=nowhere/data.h5"], "no store at"),
+        (["--trainer.logger={class_path: os.system, init_args: {command: 'touch pwned'}}"], "'os.system', but only"),
+        (["--trainer.logger={class_path: numpy.save}"], "'numpy.save', but only"),
+    ],
+)
+def test_bad_options_are_one_sentence_and_leave_nothing(
+    small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        main(["fit", *options(small_store, tmp_path / "runs"), *arguments])
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_config_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("model: {architecture: mpnn, colour: red}\n")
+    with pytest.raises(UserError, match="colour"):
+        main(["fit", "--config", str(tmp_path / "bad.yaml")])
+
+
+def test_commands_without_a_model_say_what_to_give(small_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="needs a trained model"):
+        main(["test", f"--data.dataset={small_store}"])
+    with pytest.raises(UserError, match="not a run directory"):
+        main(["fit", "--run", str(tmp_path)])
+
+
+@pytest.mark.parametrize("model", sorted((ROOT / "configs/models").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("data", sorted((ROOT / "configs/data").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_config_is_understood(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["fit", "--config", str(model), "--config", str(data), "--print_config"])
+    assert caught.value.code in (0, None)
+    assert f"architecture: {model.stem}" in capsys.readouterr().out
