@@ -65,7 +65,7 @@ def draw(family: Family, rng: np.random.Generator, alpha: float, scale: float = 
     shared = family.noise * rng.normal(size=sizes.size)
     cluster = np.repeat(np.arange(sizes.size), family.rows)
     n = sizes[cluster]
-    loss = scale * (family.offset + (n / SMALLEST) ** -alpha)
+    loss = family.offset + scale * (n / SMALLEST) ** -alpha
     noise = shared[cluster] + family.within * rng.normal(size=n.size)
     runs = tuple(f"r{i}-{rng.integers(1 << 60)}" for i in range(sizes.size))
     return Points((n,), loss * np.exp(noise), cluster, runs)
@@ -75,7 +75,7 @@ def crossing(family: Family, alpha: float, beta: float, scale: float) -> float:
     """The true crossing of two curves, by bisection on a fine grid."""
     n = np.geomspace(SMALLEST / 10, SMALLEST * 10 ** (family.decades + 1), 200_001)
     x = n / SMALLEST
-    gap = np.log(family.offset + x**-alpha) - np.log(scale * (family.offset + x**-beta))
+    gap = np.log(family.offset + x**-alpha) - np.log(family.offset + scale * x**-beta)
     return float(n[np.argmax(np.sign(gap[1:]) != np.sign(gap[:-1]))])
 
 
@@ -116,7 +116,7 @@ def run(family: Family, repetitions: int, resamples: int, seed: int) -> dict[str
     covered = percentile = percentiles = differences = difference_covered = 0
     crossings = crossing_covered = pinned = pinned_weak = missed = 0
     x = 10 ** (family.decades / 2)
-    scale = (family.offset + x**-family.alpha) / (family.offset + x**-beta)
+    scale = x ** (beta - family.alpha)  # the curves cross in the middle of the range
     truth = crossing(family, family.alpha, beta, scale)
     for i in range(repetitions):
         data, other = draw(family, rng, family.alpha), draw(family, rng, beta, scale)

@@ -1,19 +1,27 @@
-"""`scisci scale`: fit, compare and list scaling laws from any table."""
+"""`scisci scale`: fit, compare, check and forecast scaling laws from any table."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from importlib import import_module
 
 from scisci.contracts.errors import UserError
 
 
 def main(argv: list[str]) -> None:
     """Run `scisci scale ...`."""
-    parser = _parser()
-    options = parser.parse_args(argv)
+    options = _parser().parse_args(argv)
     options.run(options)
+
+
+def _command(name: str) -> Callable[[argparse.Namespace], None]:
+    """The function behind a command, imported when it runs: --help needs no numpy."""
+
+    def run(options: argparse.Namespace) -> None:
+        getattr(import_module("scisci.scaling.commands"), name)(options)
+
+    return run
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -22,84 +30,78 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    laws = commands.add_parser("laws", help="list the laws with formula and source")
-    laws.set_defaults(run=_laws)
+    def add(name: str, summary: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.set_defaults(run=_command(name))
+        return command
 
-    fit = commands.add_parser("fit", help="fit a law to a table, one fit per group")
-    _table_arguments(fit)
-    fit.add_argument("--law", required=True, help="name of a law, see 'scisci scale laws'")
-    fit.add_argument("--x", required=True, metavar="VAR=COLUMN,...", help="columns of the law's variables")
-    fit.add_argument("--by", default="", metavar="COLUMN,...", help="fit every combination of these columns apart")
-    fit.add_argument("--cluster", help="column that names the run a row belongs to (results table: run)")
-    fit.add_argument("--weights", metavar="COLUMN", help="column with the known standard error of the loss")
-    fit.add_argument(
-        "--delta", type=float, help="Huber threshold on log residuals; inf: least squares (default: by size)"
-    )
-    fit.add_argument("--bootstrap", type=int, default=4000, help="resamples of whole runs; 0: none (default 4000)")
-    fit.add_argument("--seed", type=int, default=42, help="seed of the bootstrap (default 42)")
-    fit.set_defaults(run=_fit)
+    add("laws", "list the laws with formula and source")
 
-    study = commands.add_parser("study", help="all exponents of a results table: params, data, flops; ID and OOD")
-    _table_arguments(study)
+    fit = add("fit", "fit a law to a table, one fit per group")
+    _table(fit)
+    _law(fit)
+    fit.add_argument("--holdout", metavar="RULE", help='largest scales to predict: "N>1e8", or a share such as 0.2')
+
+    study = add("study", "all exponents of a results table along params, data and flops, ID and OOD")
+    _table(study)
     study.add_argument("--law", default="power,power_offset", help="laws of one variable (default %(default)s)")
-    study.set_defaults(run=_study)
+
+    compare = add("compare", "differences of exponents between groups: slope or offset?")
+    _table(compare)
+    _law(compare)
+    compare.add_argument("--pair", metavar="COLUMN", help="compare its values within each group too, paired by run")
+
+    cross = add("crossover", "the scale at which one group overtakes another")
+    _table(cross)
+    _law(cross)
+    cross.add_argument("--reach", type=float, default=10.0, help="factor beyond the data to look (default 10)")
+
+    front = add("frontier", "compute-optimal size by the three Chinchilla approaches")
+    _table(front)
+    front.add_argument("--x", default="N=params,D=data", help="N=COLUMN,D=COLUMN and, if known, C=COLUMN")
+    front.add_argument("--kappa", type=float, default=6.0, help="C = kappa N D where no C is given (default 6)")
+    front.add_argument("--budgets", type=int, default=9, help="bins of compute (default 9)")
+
+    ahead = add("forecast", "the loss at a scale not yet run")
+    _table(ahead)
+    _law(ahead)
+    ahead.add_argument("--at", required=True, metavar="N=1e9,...", help="where to forecast")
+    ahead.add_argument("--reach", type=float, default=100.0, help="factor beyond the data allowed (default 100)")
+
+    trend = add("trend", "does the loss fall with scale at all: falling, flat, rising, U-shaped, broken?")
+    _table(trend)
+    trend.add_argument("--x", required=True, metavar="N=COLUMN", help="column of the scale")
+    trend.add_argument("--by", default="", metavar="COLUMN,...", help="test every combination of these columns")
+    trend.add_argument("--cluster", help="column that names the run a row belongs to (results table: run)")
+
+    robust = add("robustness", "loss out of distribution against loss in distribution, and who is above the line")
+    _table(robust)
+    robust.add_argument("--by", default="architecture", metavar="COLUMN,...", help="groups (default architecture)")
+    robust.add_argument("--scale", default="log", help="log, or logit for accuracies (default log)")
     return parser
 
 
-def _table_arguments(parser: argparse.ArgumentParser) -> None:
+def _table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", help="Parquet, CSV or JSON lines; a results table or any other")
     parser.add_argument("--y", required=True, help="column of the loss, or a metric of a results table")
     parser.add_argument("--where", help='rows to use, as in "data==1024 and params>1e4"')
-    parser.add_argument("--json", metavar="FILE", help="write the fits as JSON")
+    parser.add_argument("--json", metavar="FILE", help="write the outcome as JSON")
 
 
-def _laws(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from scisci.scaling import show
-
-    del options
-    show.show_laws(Console())
-
-
-def _fit(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from scisci.scaling import records, show
-    from scisci.scaling.groups import fit_groups
-
-    found = fit_groups(
-        options.table,
-        options.law,
-        mapping(options.x, "--x"),
-        options.y,
-        by=[name for name in options.by.split(",") if name],
-        cluster=options.cluster,
-        se=options.weights,
-        where=options.where,
-        delta=options.delta,
-        resamples=options.bootstrap,
-        seed=options.seed,
+def _law(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--law", required=True, help="name of a law, see 'scisci scale laws'")
+    parser.add_argument("--x", required=True, metavar="VAR=COLUMN,...", help="columns of the law's variables")
+    parser.add_argument("--by", default="", metavar="COLUMN,...", help="fit every combination of these columns apart")
+    parser.add_argument("--cluster", help="column that names the run a row belongs to (results table: run)")
+    parser.add_argument("--weights", metavar="COLUMN", help="column with the known standard error of the loss")
+    parser.add_argument(
+        "--delta", type=float, help="Huber threshold on log residuals; inf: least squares (default: by size)"
     )
-    if options.json:
-        records.write_records(options.json, found)
-    show.show_fits(Console(), found)
+    parser.add_argument("--bootstrap", type=int, default=4000, help="resamples of whole runs; 0: none (default 4000)")
+    parser.add_argument("--seed", type=int, default=42, help="seed of the bootstrap (default 42)")
 
 
-def _study(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from scisci.scaling import records, show
-    from scisci.scaling.studies import study, study_records
-
-    entries = study(options.table, options.y, options.law.split(","), options.where)
-    found = study_records(entries, options.y)
-    if options.json:
-        records.write_records(options.json, found)
-    show.show_study(Console(), found)
-
-
-def mapping(text: str, option: str) -> Mapping[str, Any]:
+def mapping(text: str, option: str) -> dict[str, str]:
     """{"N": "params"} from "N=params"; anything else is a `UserError`."""
     pairs = [part.partition("=") for part in text.split(",")]
     if any(not (left and sign and right) for left, sign, right in pairs):

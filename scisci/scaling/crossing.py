@@ -90,9 +90,10 @@ def _crossings(x: Array, gap: Array) -> Array:
     first = changes.argmax(1)
     rows = np.arange(len(gap))
     left, right = gap[rows, first], gap[rows, first + 1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        at = np.log(x[first]) + (np.log(x[first + 1]) - np.log(x[first])) * left / (left - right)
-    return np.where(changes.any(1), np.exp(at), np.nan)
+    crosses = changes.any(1)
+    share = np.divide(left, left - right, out=np.zeros(len(gap)), where=crosses)
+    at = np.log(x[first]) + (np.log(x[first + 1]) - np.log(x[first])) * share
+    return np.where(crosses, np.exp(at), np.nan)
 
 
 def _sampled(a: Fit, b: Fit, x: Array, draws: int, seed: int) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from scisci.scaling.law import laws
+from scisci.scaling.records import interval_text
 
 _AXIS_TITLES = {"params": "parameters", "data": "training samples", "flops": "training FLOPs"}
 _COLOURS = {"identified": "green", "weak": "yellow", "not identified": "red"}
@@ -79,6 +81,33 @@ def _show_differences(console: Console, records: Sequence[Mapping[str, Any]], sp
         table.add_row(model, law, *cells)
     if filled:
         console.print(table)
+
+
+def show_differences(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
+    """Every exponent difference once, with its interval and verdict."""
+    table = Table("group", "minus", "difference", "verdict", "interval", title="differences of exponents, 95 %")
+    seen: set[frozenset[str]] = set()
+    for record in records:
+        for each in record["differences"]:
+            names = [", ".join(str(value) for value in group.values()) for group in (record["group"], each["to"])]
+            if frozenset(names) not in seen:
+                seen.add(frozenset(names))
+                table.add_row(*names, escape(each["text"]), each["verdict"], escape(each["method"]))
+    if seen:
+        console.print(table)
+
+
+def show_rows(console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A plain table of text."""
+    table = Table(*head, title=title)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
+
+
+def interval(value: float, low: float, high: float, reason: str = "") -> str:
+    """A number with its interval, or why there is none."""
+    return interval_text(value, low, high) if math.isfinite(value) else f"not identified: {reason}"
 
 
 def _rows(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Mapping[str, Any]]]:

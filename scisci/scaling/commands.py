@@ -1,0 +1,184 @@
+"""What each `scisci scale` command does: read, compute, write the JSON, print the table."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from scisci.contracts.errors import UserError
+from scisci.scaling import show
+from scisci.scaling.cli import mapping
+from scisci.scaling.forecasting import forecast as forecast_at
+from scisci.scaling.frontier import frontier as frontier_of
+from scisci.scaling.groups import Query, compare_groups, cross_groups, fit_groups, records, split_points
+from scisci.scaling.records import write_records
+from scisci.scaling.robustness import robustness as robustness_of
+from scisci.scaling.studies import study as study_of
+from scisci.scaling.studies import study_records
+from scisci.scaling.trends import trend as trend_of
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _query(options: argparse.Namespace) -> Query:
+    return Query(
+        options.table,
+        options.law,
+        mapping(options.x, "--x"),
+        options.y,
+        by=_names(options.by),
+        cluster=options.cluster,
+        se=options.weights,
+        where=options.where,
+        delta=options.delta,
+        resamples=options.bootstrap,
+        seed=options.seed,
+        holdout=getattr(options, "holdout", None),
+    )
+
+
+def _write(options: argparse.Namespace, found: list[dict[str, Any]]) -> None:
+    if options.json:
+        write_records(options.json, found)
+
+
+def laws(options: argparse.Namespace) -> None:
+    """List the laws."""
+    del options
+    show.show_laws(Console())
+
+
+def fit(options: argparse.Namespace) -> None:
+    """Fit one law per group."""
+    query = _query(options)
+    found = records(fit_groups(query), query)
+    _write(options, found)
+    show.show_fits(Console(), found)
+
+
+def study(options: argparse.Namespace) -> None:
+    """All exponents of a results table."""
+    found = study_records(study_of(options.table, options.y, _names(options.law), options.where), options.y)
+    _write(options, found)
+    show.show_study(Console(), found)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Exponent differences and the shared-exponent test."""
+    found, lines = compare_groups(_query(options), options.pair)
+    _write(options, found)
+    console = Console()
+    show.show_fits(console, found)
+    show.show_differences(console, found)
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+
+
+def crossover(options: argparse.Namespace) -> None:
+    """Where the curves of the groups cross."""
+    found = cross_groups(_query(options), options.reach)
+    rows = [
+        {"a": a.key, "b": b.key} | plain(asdict(result) | {"ci95": [result.low, result.high]}) for a, b, result in found
+    ]
+    _write(options, rows)
+    lines = [(f"{a.name} vs {b.name}", result.verdict, result.words) for a, b, result in found]
+    show.show_rows(Console(), "crossover", ("groups", "verdict", "in words"), lines)
+
+
+def frontier(options: argparse.Namespace) -> None:
+    """The compute-optimal exponent by three approaches."""
+    columns = mapping(options.x, "--x")
+    if not {"N", "D"} <= set(columns) <= {"N", "D", "C"}:
+        raise UserError(f"a frontier has the variables N, D and perhaps C, not {', '.join(columns)}; see --x")
+    found = frontier_of(
+        options.table,
+        options.y,
+        columns["N"],
+        columns["D"],
+        columns.get("C"),
+        kappa=options.kappa,
+        budgets=options.budgets,
+        where=options.where,
+    )
+    _write(options, [plain(asdict(each)) for each in found])
+    rows = [
+        (str(each.number), each.name, show.interval(each.value, each.low, each.high, each.reason), each.bias)
+        for each in found
+    ]
+    title = "N_opt ~ C^a, 95 % interval"
+    show.show_rows(Console(), title, ("approach", "by", "a", "known bias"), rows)
+
+
+def forecast(options: argparse.Namespace) -> None:
+    """The loss at a scale not yet run."""
+    at = {name: _number(value) for name, value in mapping(options.at, "--at").items()}
+    rows, lines = [], []
+    for group in fit_groups(_query(options)):
+        if group.fit is None:
+            raise UserError(f"{group.name}: {group.reason}")
+        refits = group.refits if np.isfinite(group.fit.delta) else None
+        found = forecast_at(group.fit, at, refits=refits, reach=options.reach)
+        rows.append({"group": group.key} | plain(asdict(found)))
+        curve, run = (f"[{low:.4g}, {high:.4g}]" for low, high in (found.curve, found.run))
+        lines.append((group.name, f"{found.value:.4g}", curve, run, f"{found.beyond:.3g}x"))
+    _write(options, rows)
+    head = ("group", "loss", "95 % of the curve", "95 % of a run", "beyond the data")
+    show.show_rows(Console(), f"forecast at {options.at}", head, lines)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"cannot read {text!r} in --at as a number; write it as N=1e9") from None
+
+
+def trend(options: argparse.Namespace) -> None:
+    """The shape of the loss against scale."""
+    columns = mapping(options.x, "--x")
+    if len(columns) != 1:
+        raise UserError("a trend is tested along one variable; write --x N=COLUMN")
+    one = {"N": next(iter(columns.values()))}
+    query = Query(
+        options.table, "power", one, options.y, by=_names(options.by), cluster=options.cluster, where=options.where
+    )
+    rows, lines = [], []
+    for key, data in split_points(query):
+        found = trend_of(data)
+        rows.append({"group": key} | plain(asdict(found)))
+        name = ", ".join(str(value) for value in key.values()) or "all"
+        held = ", ".join(f"{law} {error:.3g}" for law, error in found.held_out.items())
+        lines.append((name, found.shape, found.law or "none", held, "; ".join(found.warnings)))
+    _write(options, rows)
+    show.show_rows(Console(), "shape", ("group", "shape", "law", "held-out error", "warnings"), lines)
+
+
+def robustness(options: argparse.Namespace) -> None:
+    """The line of OOD against ID."""
+    found = robustness_of(options.table, options.y, _names(options.by), options.scale, options.where)
+    _write(options, [plain(asdict(each)) for each in found])
+    rows = []
+    for each in found:
+        slope = show.interval(each.slope, each.low, each.high)
+        for i, (name, (value, low, high)) in enumerate(each.effective.items()):
+            head = (each.split, slope, f"{each.p_shared:.2g}") if i == 0 else ("", "", "")
+            rows.append((*head, name, show.interval(value, low, high)))
+    columns = ("split", "slope of the line", "p (shared line)", "group", "above (+) or below (-) the others' line")
+    show.show_rows(Console(), f"{options.y} out of distribution against 'test', {options.scale} scale", columns, rows)
+
+
+def plain(value: Any) -> Any:
+    """A value JSON can hold: NaN and infinities become null, arrays lists."""
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value
