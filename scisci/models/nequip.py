@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from scisci.models.blocks.graph import ElementIndex, Features, Graph, sum_to
-from scisci.models.blocks.irreps import EdgeTensorProduct, Gate, IrrepsLinear, SelfConnection, hidden_irreps
+from scisci.models.blocks.irreps import EdgeTensorProduct, Gate, IrrepsLinear, PathWeights, SelfConnection, hidden_irreps
 from scisci.models.blocks.radial import BesselBasis
 from scisci.models.registry import register
 
@@ -41,13 +41,9 @@ class Interaction(nn.Module):
         self.down = IrrepsLinear(irreps, copies, channels, channels)
         self.own = SelfConnection(irreps_in, irreps, channels)
         self.element_scale = nn.Embedding.from_pretrained(torch.ones(elements, channels), freeze=False)
-        self.radial = nn.Sequential(
-            nn.Linear(radial[0], radial[1], bias=False),
-            nn.SiLU(),
-            nn.Linear(radial[1], len(paths) * channels, bias=False),
-        )
+        self.radial = PathWeights(self.product, channels, *radial)
         self.gate = Gate(irreps, channels)
-        self.channels, self.norm = channels, average_neighbors**-0.5
+        self.norm = average_neighbors**-0.5
 
     def forward(
         self,
@@ -58,8 +54,7 @@ class Interaction(nn.Module):
         radial: Float[Tensor, "edges basis"],
     ) -> Float[Tensor, "atoms j_out channels"]:
         """[N, J, C] → [N, J', C]"""
-        weights = self.radial(radial).unflatten(1, (-1, self.channels))
-        messages = self.product(self.up(x)[graph.senders], harmonics, weights)
+        messages = self.product(self.up(x)[graph.senders], harmonics, self.radial(radial))
         new = self.down(sum_to(messages, graph.receivers, len(x)) * self.norm)
         return self.gate(new + self.own(x) * self.element_scale(element)[:, None])
 

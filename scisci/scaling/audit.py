@@ -10,8 +10,10 @@ from scipy import stats
 if TYPE_CHECKING:
     from scisci.scaling.fitting import Fit
 
-WEAK_RELATIVE = 0.5  # a 95 % half-width beyond this share of the exponent is weak ...
-WEAK_ABSOLUTE = 0.1  # ... unless it is below this, so that a flat trend can be identified as flat
+# A 95 % half-width beyond the exponent itself is weak. A stricter verdict would be worse, not better: with few
+# runs it picks the fits whose scatter came out small by luck, and their intervals cover far less than 95 %.
+WEAK_RELATIVE = 1.0
+WEAK_ABSOLUTE = 0.1  # below this no interval is weak, so that a flat trend can be identified as flat
 BEND_LEVEL = 0.01  # significance at which a bend in log-log is reported
 
 

@@ -26,6 +26,7 @@ from scisci.scaling.starts import starts
 from scisci.scaling.table import Points, points
 
 ROBUST_DELTA = 1e-3  # Hoffmann et al. 2022, appendix D.3
+_SEARCHED = 2000
 ROBUST_FROM = 100  # residual degrees of freedom from which the robust loss is the default
 
 
@@ -218,24 +219,30 @@ def _check_enough(law: Law, data: Points) -> int:
 
 
 def _optimum(law: Law, data: Points, weight: Array, delta: float) -> tuple[Array, float, Array, float, int]:
-    begin = starts(law, data.x, data.log_y)
+    """Parameters, objective, gradient, share of starts that got there, and starts that never moved.
+
+    Starts are searched on at most `_SEARCHED` points, the best is then fitted to all.
+    """
+    some = np.arange(len(data))
+    if len(data) > _SEARCHED:
+        some = np.sort(np.random.default_rng(0).choice(len(data), _SEARCHED, replace=False))
+    x, log_y = tuple(values[some] for values in data.x), data.log_y[some]
+    begin = starts(law, x, log_y)
     if not len(begin):
         raise UserError(f"the law {law.name!r} gives no finite loss on these points; check the units of x and y")
-    found = solve(law, data.x, data.log_y, begin, weight=weight, delta=delta)
+    found = solve(law, x, log_y, begin, weight=weight[some], delta=delta)
     best = found.best()
     if not np.isfinite(found.objective[best]):
         raise UserError(f"the law {law.name!r} cannot be fitted to these points; check the units of x and y")
     floor = 1e-20 * weight.sum()
     reached = found.objective <= found.objective[best] * (1 + 1e-6) + floor
-    before = objective(law, data.x, data.log_y, weight, delta, begin)
+    before = objective(law, x, log_y, weight[some], delta, begin)
     stuck = (np.abs(found.internal - begin).max(-1) == 0) & (before > found.objective[best] * (1 + 1e-6) + floor)
-    return (
-        found.internal[best],
-        float(found.objective[best]),
-        found.gradient[best],
-        float(reached.mean()),
-        int(stuck.sum()),
-    )
+    share, unmoved = float(reached.mean()), int(stuck.sum())
+    if len(data) > _SEARCHED:
+        found = solve(law, data.x, data.log_y, found.internal[[best]], weight=weight, delta=delta)
+        best = 0
+    return found.internal[best], float(found.objective[best]), found.gradient[best], share, unmoved
 
 
 def _known_error_weights(law: Law, data: Points, internal: Array) -> Array:

@@ -133,18 +133,9 @@ def _slope(number: int, name: str, table: Array) -> Approach:
     dof = len(z) - 2
     se = float(np.sqrt(residual @ residual / dof * np.linalg.inv(design.T @ design)[1, 1]))
     half = float(quantile(dof)) * se
+    value = float(coefficient[1])
     loss = _reducible(table)
-    return Approach(
-        number,
-        name,
-        float(coefficient[1]),
-        float(coefficient[1]) - half,
-        float(coefficient[1]) + half,
-        BIASES[number],
-        "",
-        table,
-        loss,
-    )
+    return Approach(number, name, value, value - half, value + half, BIASES[number], "", table, loss)
 
 
 def _reducible(table: Array) -> tuple[float, float, float] | None:

@@ -50,6 +50,17 @@ def show_fits(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
             )
     console.print(table)
     _notes(console, records)
+    for record in records:
+        if record["holdout"]:
+            console.print(_holdout_line(record), highlight=False, markup=False)
+
+
+def _holdout_line(record: Mapping[str, Any]) -> str:
+    held = record["holdout"]
+    name = ", ".join(str(value) for value in record["group"].values()) or record["law"]
+    steps = [f"{step['value']:.3g} (to {step['largest']:.3g})" for step in held["drift"]]
+    drift = f"; {record['exponent']} as the range grows: {', '.join(steps)}" if steps else ""
+    return f"{name}: {held['n']} points held out, rms log error {held['error']:.3g}, bias {held['bias']:+.3g}{drift}"
 
 
 def show_study(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
@@ -144,7 +155,7 @@ def _notes(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
     for line in losses:
         console.print(f"objective: {line}", highlight=False)
     for words, dofs in _intervals(records).items():
-        span = str(dofs[0]) if len(dofs) == 1 else f"{dofs[0]} to {dofs[-1]}"
+        span = f"{dofs[0]:g}" if len(dofs) == 1 else f"{dofs[0]:g} to {dofs[-1]:g}"
         console.print(f"interval: {words}; residual degrees of freedom: {span}", highlight=False)
     remarks: dict[str, int] = {}
     for record in records:

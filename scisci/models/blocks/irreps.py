@@ -73,11 +73,33 @@ class EdgeTensorProduct(nn.Module):
         self,
         features: Float[Tensor, "edges j channels"],
         harmonics: Float[Tensor, "edges h"],
-        weights: Float[Tensor, "edges paths channels"],
+        weights: Float[Tensor, "edges rows channels"],
     ) -> Float[Tensor, "edges rows channels"]:
         """Messages [E, rows, C]: the components of all paths one after the other, in the order of `paths`."""
         matrices = (harmonics @ self.coefficients).view(-1, self.rows, self.features)
-        return torch.bmm(matrices, features) * weights[:, self.path_of_row]
+        return torch.bmm(matrices, features) * weights
+
+
+class PathWeights(nn.Module):
+    """A network of the radial basis: one weight per edge, path and channel, the same for a path's components.
+
+    Components are repeated in the last layer's matrix, which is small, and not for every edge.
+    """
+
+    path_of_row: Tensor
+
+    def __init__(self, product: EdgeTensorProduct, channels: int, basis: int, hidden: int) -> None:
+        super().__init__()
+        self.channels, self.rows = channels, product.rows
+        self.hidden = nn.Linear(basis, hidden, bias=False)
+        self.out = nn.Parameter(torch.randn(len(product.paths), channels, hidden) / math.sqrt(hidden))
+        self.register_buffer("path_of_row", product.path_of_row, persistent=False)
+
+    def forward(self, basis: Float[Tensor, "edges basis"]) -> Float[Tensor, "edges rows channels"]:
+        """[E, basis] → [E, rows, C]"""
+        hidden = nn.functional.silu(self.hidden(basis))
+        repeated = self.out[self.path_of_row].flatten(0, 1)
+        return (hidden @ repeated.T).view(-1, self.rows, self.channels)
 
 
 class IrrepsLinear(nn.Module):
