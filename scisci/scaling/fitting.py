@@ -156,7 +156,10 @@ def fit(
         solution = _optimum(law, data, weight, delta)
     internal, value, gradient, converged, unmoved = solution
     dof = len(data) - len(law.names)
-    residuals = np.log(law.predict(data.x, internal)) - data.log_y
+    log_value, jacobian = law.log_predict(data.x, internal)
+    if not np.isfinite(jacobian).all():
+        raise UserError(f"the law {law.name!r} leaves the range of numbers on these points; check the units of x and y")
+    residuals = log_value - data.log_y
     own = Scale(float((weight * residuals**2).sum() / dof) if dof else float("nan"), dof)
     scale = scale or own
     spread = spread_of(law, data, weight, internal, scale)
@@ -204,7 +207,7 @@ def _one_row_per_run(data: Points) -> Points:
 def _check_enough(law: Law, data: Points) -> int:
     """The number of distinct x; too few for the law is a `UserError`."""
     for name, values in zip(law.variables, data.x, strict=True):
-        if len(np.unique(values)) < 2:
+        if np.ptp(values) < 1e-3 * np.abs(values).max():
             raise UserError(f"all {len(data)} points have {name} = {values[0]:g}; a law in {name} needs two or more")
     distinct = len(np.unique(np.stack(data.x, 1), axis=0))
     least = len(law.names)
