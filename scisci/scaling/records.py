@@ -59,6 +59,7 @@ from scisci.contracts.errors import UserError
 from scisci.contracts.files import write_text
 from scisci.scaling.comparison import Difference
 from scisci.scaling.fitting import Fit
+from scisci.scaling.sanity import metric_warnings
 
 SCHEMA_VERSION = 1
 
@@ -128,7 +129,7 @@ def fit_record(fit: Fit, group: Mapping[str, Any], **more: Any) -> dict[str, Any
         },
         "text": exponent_text(fit),
         "curve": fit.curve(),
-        "warnings": warnings(fit),
+        "warnings": metric_warnings(fit),
     }
     return record | more
 
@@ -183,17 +184,6 @@ def difference_record(result: Difference, kind: str, to: Mapping[str, Any]) -> d
         "verdict": result.verdict,
         "text": interval_text(result.value, result.low, result.high) if known else "not identified",
     }
-
-
-def warnings(fit: Fit) -> list[str]:
-    """What a reader must know about the metric before quoting the exponent."""
-    offset = any(parameter.linear and parameter.lower == 0 for parameter in fit.law.parameters)
-    if fit.points.natural_zero is False and not offset:
-        return [
-            f"{fit.points.metric} has no natural zero, so the exponent of {fit.law.name!r} depends on its "
-            "unit and origin; fit a law with an offset beside it"
-        ]
-    return []
 
 
 def write_records(path: Path | str, records: Sequence[Mapping[str, Any]]) -> None:
