@@ -18,8 +18,9 @@ setup: .venv/.installed  ## build .venv
 
 demo: setup  ## train 3 architectures at several sizes, fit the laws, write out/demo/report.html
 	$(BIN)/scisci sweep run configs/studies/demo.yaml --out out/demo
-	$(BIN)/scisci scale fit out/demo/results.parquet --study configs/studies/demo.yaml --json out/demo/fits.json
-	$(BIN)/scisci report out/demo/results.parquet --out out/demo/report.html
+	$(BIN)/scisci scale study out/demo/results.parquet --y force_mae --json out/demo/fits.json
+	$(BIN)/scisci report out/demo/results.parquet --fits out/demo/fits.json --out out/demo/report.html
+	@echo "Open out/demo/report.html; the table behind it is out/demo/results.parquet, the fits out/demo/fits.json."
 
 lint: setup  ## style, types, import contracts
 	$(BIN)/ruff check .

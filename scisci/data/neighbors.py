@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 from vesin import NeighborList
 
+from scisci.data.ragged import ragged_positions
+
+ALL_PAIRS_UP_TO = 64
+
 
 def _pairs(points: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
     search = NeighborList(cutoff=cutoff, full_list=True)
@@ -25,8 +29,14 @@ def neighbors(
     then sender) and `edge_shift` [E, 3]: the edge vector is positions[sender] + edge_shift - positions[receiver].
     """
     positions = positions.astype(np.float64)
-    if pbc is None or cells is None or not pbc.any():
-        return _isolated(positions, offsets, cutoff)
+    lengths = np.diff(offsets)
+    isolated = pbc is None or cells is None or not pbc.any()
+    if isolated and lengths.max(initial=0) <= ALL_PAIRS_UP_TO:
+        return _among_all_pairs(positions, offsets, cutoff)
+    if isolated:
+        cells, pbc = np.zeros((len(lengths), 3, 3)), np.zeros((len(lengths), 3), dtype=bool)
+    assert cells is not None
+    assert pbc is not None
     edges, shifts = [], []
     for start, stop, cell, periodic in zip(offsets[:-1], offsets[1:], cells, pbc, strict=True):
         edge, shift = _pairs(positions[start:stop], cell, periodic, cutoff)
@@ -35,14 +45,12 @@ def neighbors(
     return np.concatenate(edges, axis=1), np.concatenate(shifts)
 
 
-def _isolated(positions: np.ndarray, offsets: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-    # One search for the whole batch: systems are moved apart along x by more than the cutoff.
+def _among_all_pairs(positions: np.ndarray, offsets: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
+    # For a batch of small molecules one pass over all pairs beats a search per molecule about tenfold.
     lengths = np.diff(offsets)
-    low = np.minimum.reduceat(positions[:, 0], offsets[:-1])
-    high = np.maximum.reduceat(positions[:, 0], offsets[:-1])
-    width = high - low + 2.0 * cutoff
-    move = np.concatenate([[0.0], np.cumsum(width)[:-1]]) - low
-    apart = positions.copy()
-    apart[:, 0] += np.repeat(move, lengths)
-    edge_index, _ = _pairs(apart, np.zeros((3, 3)), np.zeros(3, dtype=bool), cutoff)
-    return edge_index, np.zeros((edge_index.shape[1], 3))
+    partners = np.repeat(lengths, lengths)
+    receiver = np.repeat(np.arange(len(positions)), partners)
+    sender = ragged_positions(np.repeat(offsets[:-1], lengths), partners)
+    near = np.square(positions[sender] - positions[receiver]).sum(axis=1) < cutoff**2
+    near &= sender != receiver
+    return np.stack([sender[near], receiver[near]]), np.zeros((near.sum(), 3))

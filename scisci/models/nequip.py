@@ -15,7 +15,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from scisci.models.blocks.graph import ElementIndex, Features, Graph, sum_to
-from scisci.models.blocks.irreps import EdgeTensorProduct, Gate, IrrepsLinear, PathWeights, SelfConnection, hidden_irreps
+from scisci.models.blocks.irreps import (
+    EdgeTensorProduct,
+    Gate,
+    IrrepsLinear,
+    PathWeights,
+    SelfConnection,
+    hidden_irreps,
+)
 from scisci.models.blocks.radial import BesselBasis
 from scisci.models.registry import register
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scisci.contracts.errors import UserError
 from scisci.data.batch import graph_batch
-from scisci.data.neighbors import neighbors
+from scisci.data.neighbors import ALL_PAIRS_UP_TO, neighbors
 from scisci.data.ragged import Ragged
 from scisci.data.store import Store
 
@@ -55,6 +55,13 @@ def test_small_periodic_cell_sees_several_images_of_itself() -> None:
     copper = bulk("Cu")
     assert our_edges([copper], 4.0) == [ase_edges(copper, 4.0)]
     assert len(ase_edges(copper, 4.0)) == 18
+
+
+@pytest.mark.parametrize("atoms", [ALL_PAIRS_UP_TO, ALL_PAIRS_UP_TO + 1])
+def test_both_ways_of_searching_isolated_systems_agree_with_ase(atoms: int) -> None:
+    rng = np.random.default_rng(0)
+    systems = [Atoms(numbers=np.ones(n), positions=rng.uniform(0, 9, (n, 3))) for n in (3, atoms, 1)]
+    assert our_edges(systems, 3.5) == [ase_edges(a, 3.5) for a in systems]
 
 
 def test_batch_tensors_hold_the_samples(shipped: Store) -> None:
