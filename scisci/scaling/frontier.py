@@ -94,7 +94,10 @@ def _envelope(n: Array, compute: Array, loss: Array, bins: np.ndarray) -> Approa
     chosen = [np.flatnonzero(bins == b)[np.argmin(loss[bins == b])] for b in np.unique(bins)]
     best = np.minimum.accumulate(loss[chosen])
     kept = [i for i, value in zip(chosen, best, strict=True) if loss[i] <= value]
-    return _slope(1, "minimum over runs in each budget", np.stack([compute[kept], n[kept], loss[kept]], 1))
+    # the optimum is only known to the spacing of the sizes tried in its budget
+    spacing = [np.ptp(np.log(n[bins == bins[i]])) / max(len(np.unique(n[bins == bins[i]])) - 1, 1) for i in kept]
+    table = np.stack([compute[kept], n[kept], loss[kept]], 1)
+    return _slope(1, "minimum over runs in each budget", table, least=float(np.mean(spacing)) ** 2 / 12)
 
 
 def _iso_flop(n: Array, compute: Array, loss: Array, bins: np.ndarray) -> Approach:
@@ -120,7 +123,8 @@ def _iso_flop(n: Array, compute: Array, loss: Array, bins: np.ndarray) -> Approa
     return _slope(2, "parabola in ln N at each budget", np.array(minima).reshape(-1, 3))
 
 
-def _slope(number: int, name: str, table: Array) -> Approach:
+def _slope(number: int, name: str, table: Array, least: float = 0.0) -> Approach:
+    """Slope of ln N_opt on ln C with its t interval; `least` is the smallest variance of a single ln N_opt."""
     if len(table) < 3 or np.ptp(np.log(table[:, 1])) == 0:
         reason = f"only {len(table)} budgets have an optimum inside their range"
         if len(table) >= 3:
@@ -131,7 +135,8 @@ def _slope(number: int, name: str, table: Array) -> Approach:
     coefficient, *_ = np.linalg.lstsq(design, target, rcond=None)
     residual = target - design @ coefficient
     dof = len(z) - 2
-    se = float(np.sqrt(residual @ residual / dof * np.linalg.inv(design.T @ design)[1, 1]))
+    variance = max(float(residual @ residual) / dof, least)
+    se = float(np.sqrt(variance * np.linalg.inv(design.T @ design)[1, 1]))
     half = float(quantile(dof)) * se
     value = float(coefficient[1])
     loss = _reducible(table)

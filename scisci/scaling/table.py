@@ -189,7 +189,7 @@ def select_metric(table: Table, name: str) -> Table:
     ended = replace(table.rows(well), set_aside=aside)
     metrics = ended.column("metric").astype(str)
     if name not in metrics:
-        raise unknown_name("metric in this table", name, sorted(set(metrics) - {"None"}))
+        raise unknown_name("metric in this table", name, sorted(set(metrics.tolist()) - {"None"}))
     return ended.rows(metrics == name)
 
 
