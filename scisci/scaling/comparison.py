@@ -47,13 +47,31 @@ def difference(a: Fit, b: Fit, siblings: Sequence[tuple[Fit, Fit]] = ()) -> Diff
         low, high = value - half, value + half
     else:
         correlation = _correlation(a, b, shared)
-        (la, ha), (lb, hb) = a.intervals[name], b.intervals[name]
-        low = value - _combine(a.parameters[name] - la, hb - b.parameters[name], correlation)
-        high = value + _combine(ha - a.parameters[name], b.parameters[name] - lb, correlation)
+        (below_a, above_a), (below_b, above_b) = _arms(a, b, paired=bool(shared))
+        low = value - _combine(below_a, above_b, correlation)
+        high = value + _combine(above_a, below_b, correlation)
         paired = f", correlation {correlation:.2f} over {len(shared)} shared runs" if shared else ""
         method = f"{a.interval.method} intervals combined (MOVER){paired}"
     verdict = "steeper" if low > 0 else "shallower" if high < 0 else "no difference detected"
     return Difference(name, value, low, high, method, verdict)
+
+
+def _arms(a: Fit, b: Fit, paired: bool) -> tuple[tuple[float, float], tuple[float, float]]:
+    """How far each exponent's interval reaches below and above it.
+
+    Student intervals of independent fits are first brought to the joint degrees of freedom of Welch, since
+    two quantiles for few runs each would make the difference too wide.
+    """
+    name = a.law.exponent
+    arms = [(f.parameters[name] - f.intervals[name][0], f.intervals[name][1] - f.parameters[name]) for f in (a, b)]
+    if paired or not (np.isinf(a.delta) and np.isinf(b.delta)):
+        return arms[0], arms[1]
+    dofs = [f.interval.dof for f in (a, b)]
+    squares = [(sum(arm) / 2 / float(quantile(dof))) ** 2 for arm, dof in zip(arms, dofs, strict=True)]
+    joint = sum(squares) ** 2 / max(sum(s**2 / dof for s, dof in zip(squares, dofs, strict=True)), 1e-300)
+    factors = [float(quantile(joint) / quantile(dof)) for dof in dofs]
+    (one, other), (k, m) = arms, factors
+    return (one[0] * k, one[1] * k), (other[0] * m, other[1] * m)
 
 
 def _combine(one: float, other: float, correlation: float) -> float:
