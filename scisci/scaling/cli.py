@@ -98,6 +98,9 @@ def _law(parser: argparse.ArgumentParser) -> None:
         "--delta", type=float, help="Huber threshold on log residuals; inf: least squares (default: by size)"
     )
     parser.add_argument("--bootstrap", type=int, default=4000, help="resamples of whole runs; 0: none (default 4000)")
+    parser.add_argument(
+        "--noise", choices=("runs", "seeds"), default="runs", help="what the bootstrap draws anew (default runs)"
+    )
     parser.add_argument("--seed", type=int, default=42, help="seed of the bootstrap (default 42)")
 
 

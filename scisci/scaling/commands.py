@@ -39,6 +39,7 @@ def _query(options: argparse.Namespace) -> Query:
         delta=options.delta,
         resamples=options.bootstrap,
         seed=options.seed,
+        noise=options.noise,
         holdout=getattr(options, "holdout", None),
     )
 

@@ -95,6 +95,20 @@ class Fit:
         """Fitted loss at the law's variables."""
         return self.law.predict([np.atleast_1d(np.asarray(v, float)) for v in x], self.internal)
 
+    def to_frame(self) -> Any:
+        """Parameters and derived quantities with their intervals as a pandas frame; NaN where not identified."""
+        import pandas as pd
+
+        rows = {name: (value, *self.intervals[name]) for name, value in self.parameters.items()} | dict(self.derived)
+        frame = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
+        return frame if self.identified else frame * np.nan
+
+    def plot(self) -> Any:
+        """An Altair chart of points, curve and band."""
+        from scisci.scaling.plotting import plot
+
+        return plot(self)
+
     def curve(self, count: int = 64) -> dict[str, list[float]] | None:
         """Fitted curve over the range of the data with its pointwise 95 % band; None for several variables.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Query:
     resamples: int = 4000
     seed: int = REFERENCE_SEED
     holdout: str | None = None
+    noise: Literal["runs", "seeds"] = "runs"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _fit_group(law: Law, key: dict[str, Any], data: Points, delta: float, query:
     if query.resamples == 0:
         return Group(law, key, data, found)
     try:
-        refits = bootstrap(found, query.resamples, query.seed)
+        refits = bootstrap(found, query.resamples, query.seed, query.noise)
     except UserError as error:
         if not np.isinf(delta):
             raise

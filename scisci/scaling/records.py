@@ -19,15 +19,21 @@ The file is a JSON list; every entry is one fit:
       "left_out": {"diverged": 1},            rows not fitted, by reason; {} where none
       "points": {"x": [..], "y": [..], "se": [..|null], "run": [..]},   study only; null otherwise
       "parameters": {"E": {"value": 31.2, "ci95": [0.0, 44.0]},
-                     "alpha": {"value": 0.31, "ci95": [0.25, 0.37]}, ...},
+                     "alpha": {"value": 0.31, "ci95": [0.25, 0.37], "ci95_bootstrap": [0.26, 0.36]}, ...},
+                                              ci95_bootstrap: percentiles over runs, fit and compare only
       "derived": {NAME: {"value": .., "ci95": [lo, hi]}},
       "interval": {"method": "profile-t", "level": 0.95, "dof": 5, "words": "one sentence for the reader"},
       "objective": 0.00123, "loss": "log least squares",
       "audit": {"verdict": "identified" | "weak" | "not identified",
                 "reasons": ["one sentence each"],
                 "gradient_norm": 1e-12, "starts_converged": 0.97, "condition": 31.0,
-                "correlation": {"alpha,A": 0.99}, "at_bounds": ["E"], "optimum": {"E": 0.0, ...}, ...},
-      "holdout": null,
+                "correlation": {"alpha,A": 0.99}, "at_bounds": ["E"], "optimum": {"E": 0.0, ...},
+                "starts_unmoved": 0,          starts an optimiser would have returned as they were
+                "sensitivity": {"0.001": 0.30, "0.01": 0.31, "inf": 0.31}},   exponent by Huber delta; not in
+                                              a study
+      "holdout": null,                        or {"rule": "N>1e8", "n": 4, "error": rms log error, "bias": ..,
+                                              "drift": [{"largest", "value", "low", "high"}, ..],
+                                              "leave_one_size_out": {"exponent": [lo, hi], "error": ..}}
       "exponent": "alpha",                    the parameter that is the law's headline exponent
       "text": "0.31 [0.25, 0.37]",            the exponent as it may be printed; "not identified" where
                                               it is not: print this, never parameters[..] on its own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -45,36 +46,73 @@ class Bootstrap:
         return float(low), float(high)
 
 
-def bootstrap(fit: Fit, resamples: int = 4000, seed: int = REFERENCE_SEED) -> Bootstrap:
-    """Draw runs with replacement and refit, `resamples` times.
+def bootstrap(
+    fit: Fit, resamples: int = 4000, seed: int = REFERENCE_SEED, noise: Literal["runs", "seeds"] = "runs"
+) -> Bootstrap:
+    """Refit `resamples` times on resampled runs, or with "seeds" on the same design with fresh seed noise.
 
-    Resamples with fewer distinct x than parameters cannot be fitted and are drawn again; `usable` says how
-    often a draw could be used. Errors: `UserError` where fewer than half could.
+    "runs" draws whole runs with replacement; draws with fewer distinct x than parameters cannot be fitted and
+    are drawn again, and `usable` says how often a draw could be used (`UserError` below half). "seeds" adds
+    to the mean ln y of each x a deviation drawn from all runs' deviations from theirs: what other seeds
+    would give, without the law's misfit; some x needs several runs.
     """
     if resamples < _MIN_REFITS:
         raise UserError(f"{resamples} bootstrap resamples are too few for a 95 % interval; use 1000 or more")
-    data, law = fit.points, fit.law
-    runs = int(data.cluster.max()) + 1
     draw = np.random.RandomState(seed)  # its stream never changes between versions of numpy
-    _, kind = np.unique(np.stack(data.x, 1), axis=0, return_inverse=True)
+    internal, usable = (_resample_runs if noise == "runs" else _resample_seeds)(fit, resamples, draw)
+    return Bootstrap(fit.law, fit.law.natural(internal), usable)
+
+
+def _kinds(fit: Fit) -> np.ndarray:
+    """The number [n] of each point's x among the distinct ones."""
+    _, kind = np.unique(np.stack(fit.points.x, 1), axis=0, return_inverse=True)
+    return kind.reshape(-1)
+
+
+def _resample_runs(fit: Fit, resamples: int, draw: np.random.RandomState) -> tuple[Array, float]:
+    data, law, kind = fit.points, fit.law, _kinds(fit)
+    runs = int(data.cluster.max()) + 1
     needed = min(len(law.names), int(kind.max()) + 1)
     kept: list[Array] = []
     total = drawn = 0
     while total < resamples:
         size = min(resamples - total, max(1, _CHUNK // len(data)))
         counts = _counts(draw.choice(runs, (size, runs)), runs)[:, data.cluster]
-        counts = counts[_distinct(counts, kind.reshape(-1)) >= needed]
-        start = np.broadcast_to(fit.internal, (len(counts), len(law.names)))
+        counts = counts[_distinct(counts, kind) >= needed]
         if len(counts):
-            found = solve(law, data.x, data.log_y, start, weight=fit.weight * counts, delta=fit.delta, tolerance=1e-9)
-            kept.append(found.internal)
+            kept.append(_refit(fit, data.log_y, fit.weight * counts))
         total, drawn = total + len(counts), drawn + size
         if total < drawn / 2:
             raise UserError(
                 f"fewer than half of the resamples hold {needed} distinct x; these points are too few to "
                 "bootstrap, so use --bootstrap 0 and the profile interval"
             )
-    return Bootstrap(law, law.natural(np.concatenate(kept)), total / drawn)
+    return np.concatenate(kept), total / drawn
+
+
+def _resample_seeds(fit: Fit, resamples: int, draw: np.random.RandomState) -> tuple[Array, float]:
+    data, kind = fit.points, _kinds(fit)
+    if len(data.runs) != len(data):
+        raise UserError("the seed-noise bootstrap needs one row per run; leave out --cluster or average the rows")
+    mean = (np.bincount(kind, data.log_y) / np.bincount(kind))[kind]
+    free = len(data) - (int(kind.max()) + 1)
+    if free < 1:
+        raise UserError("the seed-noise bootstrap needs several runs at some x; add seeds")
+    # only x with several runs tell about seeds; their deviations are short by the means taken out
+    several = np.bincount(kind)[kind] > 1
+    deviation = (data.log_y - mean)[several] * np.sqrt(several.sum() / free)
+    kept = []
+    for begin in range(0, resamples, max(1, _CHUNK // len(data))):
+        size = min(resamples - begin, max(1, _CHUNK // len(data)))
+        kept.append(_refit(fit, mean + draw.choice(deviation, (size, len(data))), fit.weight))
+    return np.concatenate(kept), 1.0
+
+
+def _refit(fit: Fit, log_y: Array, weight: Array) -> Array:
+    """Internal parameters [resamples, p] of refits from the optimum; targets or weights are [resamples, n]."""
+    size = max(log_y.shape[0] if log_y.ndim == 2 else 0, weight.shape[0] if weight.ndim == 2 else 0)
+    start = np.broadcast_to(fit.internal, (size, len(fit.internal)))
+    return solve(fit.law, fit.points.x, log_y, start, weight=weight, delta=fit.delta, tolerance=1e-9).internal
 
 
 def _counts(picks: np.ndarray, runs: int) -> Array:

@@ -85,18 +85,17 @@ def _entry(law: Law, axis: str, group: dict[str, Any], runs: Table, rows: Table,
     fixed: dict[str, Any] = {constant: int(chosen)}
     if constant == "params":
         fixed["size"] = str(slices[chosen].column("size")[0])
-    fits = {}
-    reason = ""
-    for level, part in slices.items():
-        try:
-            fits[level] = fit(law, _points(law, part, axis, y), delta=np.inf)
-        except UserError as error:  # recorded with the entry: a slice too small to fit is an outcome
-            reason = str(error) if level == chosen else reason
-    main = fits.get(chosen)
-    if main is not None and main.scale.dof < _POOL_BELOW:
-        main = fit(law, main.points, delta=np.inf, scale=_pooled(list(fits.values())))
-    others = {level: each for level, each in fits.items() if level != chosen}
-    return Entry(law, axis, group, fixed, slices[chosen], main, reason, others)
+    try:
+        main = fit(law, _points(law, slices[chosen], axis, y), delta=np.inf)
+    except UserError as error:  # recorded with the entry: a slice too small to fit is an outcome
+        return Entry(law, axis, group, fixed, slices[chosen], None, str(error))
+    others = {}
+    if main.scale.dof < _POOL_BELOW:
+        for level, part in slices.items():
+            if level != chosen and len(np.unique(part.numbers(axis))) >= len(law.names) and len(part) > len(law.names):
+                others[level] = fit(law, _points(law, part, axis, y), delta=np.inf)
+        main = fit(law, main.points, delta=np.inf, scale=_pooled([main, *others.values()]))
+    return Entry(law, axis, group, fixed, slices[chosen], main, slices=others)
 
 
 def _points(law: Law, rows: Table, axis: str, y: str) -> Points:

@@ -223,3 +223,29 @@ def test_any_table_gives_finite_records_or_a_sentence(data: st.DataObject) -> No
     else:
         assert record["text"] == "not identified"
         assert all(entry["value"] is None for entry in record["parameters"].values())
+
+
+def test_seed_noise_bootstrap_is_the_spread_of_fresh_seeds() -> None:
+    """The slope's standard deviation for seed noise s is s / sqrt(Sxx), whatever the misfit of the line."""
+    table = power_table(noise=0.03, sizes=6, seeds=6, offset=0.3)  # a pure power law misfits this
+    found = power_fit(table)
+    refits = bootstrap(found, 3000, noise="seeds")
+    z = np.log(table["params"])
+    log_y = np.log(table["loss"]).reshape(6, 6)
+    seed_sd = np.sqrt(((log_y - log_y.mean(1, keepdims=True)) ** 2).sum() / 30)
+    expected = seed_sd / np.sqrt(((z - z.mean()) ** 2).sum())
+    assert refits.parameters[:, 1].std() == pytest.approx(expected, rel=0.06)
+    with pytest.raises(UserError, match="add seeds"):
+        bootstrap(power_fit(power_table(seeds=1)), 500, noise="seeds")
+
+
+def test_frame_and_chart_show_only_what_is_identified() -> None:
+    good, bad = power_fit(power_table(seed=2)), power_fit(power_table(sizes=3, seeds=3), "power_offset")
+    frame = good.to_frame()
+    assert list(frame.columns) == ["value", "low", "high"]
+    assert frame.loc["alpha", "low"] < 0.3 < frame.loc["alpha", "high"]
+    assert bad.to_frame().isna().all().all()
+    chart = good.plot().to_dict()
+    assert "0.30" in chart["title"]
+    assert [layer["mark"]["type"] for layer in chart["layer"]] == ["area", "line", "point"]
+    assert "not identified" in bad.plot().to_dict()["title"]
