@@ -157,6 +157,8 @@ def shared_exponent(fits: Sequence[Fit]) -> SharedExponent:
     law = fits[0].law
     if len(fits) < 2 or any(each.law.name != law.name for each in fits):
         raise UserError("a shared exponent needs two or more groups fitted with one law; check --by")
+    if any(np.isfinite(each.delta) for each in fits):  # BIC and F are those of least squares
+        fits = [fit(law, each.points, delta=np.inf) for each in fits]
     value, shared = _shared_fit(fits)
     separate = sum(2 * each.objective for each in fits)
     n = sum(len(each.points) for each in fits)

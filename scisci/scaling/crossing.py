@@ -102,8 +102,9 @@ def _sampled(a: Fit, b: Fit, x: Array, draws: int, seed: int) -> Array:
     coarse = x[:: max(1, len(x) // 300)]
     logs = []
     for each in (a, b):
-        dof = max(each.scale.dof, 1)
-        root = np.linalg.cholesky(each.spread.unit * max(each.scale.variance, 1e-300) + 0.0)
+        spread = each.spread
+        dof = max(spread.scale.dof, 1)
+        root = np.linalg.cholesky(spread.unit * max(spread.scale.variance, 1e-300))
         normal = rng.normal(size=(draws, len(each.internal))) @ root.T
         scaled = normal * np.sqrt(dof / rng.chisquare(dof, size=(draws, 1)))
         lower, upper = each.law.bounds()

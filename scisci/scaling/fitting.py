@@ -10,12 +10,13 @@ import numpy as np
 from scipy.optimize import brentq
 
 from scisci.contracts.errors import UserError
-from scisci.scaling.clusters import Scale, Spread
+from scisci.scaling.clusters import LEVEL, Scale, Spread
 from scisci.scaling.intervals import (
     Interval,
     covariance,
     derived_intervals,
     profile_intervals,
+    robust_spread,
     sandwich_intervals,
     spread_of,
 )
@@ -27,7 +28,7 @@ from scisci.scaling.table import Points, points
 
 ROBUST_DELTA = 1e-3  # Hoffmann et al. 2022, appendix D.3
 _SEARCHED = 2000
-ROBUST_FROM = 100  # residual degrees of freedom from which the robust loss is the default
+ROBUST_FROM = 200  # residual degrees of freedom from which the robust loss is the default
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class Fit:
     @property
     def spread(self) -> Spread:
         """How uncertain linear combinations of the internal parameters are."""
+        if np.isfinite(self.delta):
+            return robust_spread(self.law, self.points, self.weight, self.internal, self.delta)
         return spread_of(self.law, self.points, self.weight, self.internal, self.scale)
 
     def predict(self, *x: Any) -> Array:
@@ -146,7 +149,7 @@ def fit(
     """Fit a law by minimising the SUM of Huber_delta of ln L(theta) - ln y.
 
     `source` is `Points` or a table (see `points`; then `x` maps variables to columns and `y` names the loss).
-    `delta` inf is least squares on ln L; by default it is inf below 100 residual degrees of freedom, where
+    `delta` inf is least squares on ln L; by default it is inf below 200 residual degrees of freedom, where
     a threshold far below the noise would turn the fit into a median of few points, and 1e-3 from there on.
     `scale` overrides the residual variance, for one pooled over several fits. Errors: `UserError` for every
     fault of the data and for fewer points than parameters.
@@ -175,12 +178,19 @@ def fit(
         raise UserError(f"the law {law.name!r} leaves the range of numbers on these points; check the units of x and y")
     residuals = log_value - data.log_y
     own = Scale(float((weight * residuals**2).sum() / dof) if dof else float("nan"), dof)
+    if data.se is not None:  # the stated errors are a floor: luck does not make measurements better than they are
+        own = replace(own, variance=max(own.variance, 1.0))
     scale = scale or own
-    spread = spread_of(law, data, weight, internal, scale)
-    if np.isinf(delta):
+    if np.isfinite(delta):
+        spread = robust_spread(law, data, weight, internal, delta)
+    else:
+        spread = spread_of(law, data, weight, internal, scale)
+    if distinct <= len(law.names):
+        intervals, interval = dict.fromkeys(law.names, (np.nan, np.nan)), Interval("none", LEVEL, dof, "no interval")
+    elif np.isinf(delta):
         intervals, interval = profile_intervals(law, data, weight, internal, spread)
     else:
-        intervals, interval = sandwich_intervals(law, data, weight, internal, delta)
+        intervals, interval = sandwich_intervals(law, internal, spread)
     correlation, condition = _correlation(law, data, weight, internal)
     lower, upper = law.bounds()
     at_bounds = tuple(np.array(law.names)[(internal <= lower) | (internal >= upper)].tolist())

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from scisci.scaling.clusters import LEVEL, Scale, Spread, quantile
 from scisci.scaling.law import Array, Law
@@ -72,27 +71,31 @@ def profile_intervals(
     return {name: (float(lo), float(hi)) for name, (lo, hi) in zip(law.names, ends, strict=True)}, kind
 
 
-def sandwich_intervals(
-    law: Law, data: Points, weight: Array, internal: Array, delta: float
-) -> tuple[dict[str, tuple[float, float]], Interval]:
-    """Large-sample intervals of a Huber fit, clustered by run (Huber 1967): H^-1 (sum over runs g g') H^-1.
+def robust_spread(law: Law, data: Points, weight: Array, internal: Array, delta: float) -> Spread:
+    """The `Spread` of a Huber fit, clustered by run (Huber 1967): H^-1 (sum over runs g g') H^-1.
 
-    Only a first look: the curvature H rests on the points within `delta`. The bootstrap replaces them.
+    Only points within `delta` carry curvature H. Where those are few, H is taken from all points within a
+    bandwidth of the scatter, scaled down: the density of residuals at zero, as for quantile regression.
     """
     log_value, jacobian = law.log_predict(data.x, internal)
     residual = log_value - data.log_y
-    inside = np.abs(residual) <= delta
-    hessian = (jacobian * (weight * inside)[:, None]).T @ jacobian
+    size = np.abs(residual)
+    band = max(delta, 1.06 * 1.4826 * float(np.median(size)) * len(size) ** -0.2)
+    hessian = (jacobian * (weight * (size <= band))[:, None]).T @ jacobian * (delta / band)
     pull = jacobian * (weight * np.clip(residual, -delta, delta))[:, None]
     scores = np.stack([np.bincount(data.cluster, column) for column in pull.T], 1)
     inverse = np.linalg.pinv(hessian, rcond=1e-14, hermitian=True)
-    spread = inverse @ (scores.T @ scores) @ inverse
-    half = stats.norm.ppf(0.5 + LEVEL / 2) * np.sqrt(np.maximum(np.diag(spread), 0.0))
+    return Spread(inverse @ (scores.T @ scores) @ inverse, Scale(1.0, len(data.runs) - len(law.names)))
+
+
+def sandwich_intervals(law: Law, internal: Array, spread: Spread) -> tuple[dict[str, tuple[float, float]], Interval]:
+    """Large-sample intervals of a Huber fit; only a first look, which the bootstrap replaces."""
+    half = spread.half_width(np.eye(len(law.names)))
     lower, upper = law.bounds()
     ends = [law.natural(np.clip(end, lower, upper)) for end in (internal - half, internal + half)]
     words = "large-sample sandwich by run; the bootstrap is the interval to quote"
     pairs = zip(law.names, *(end.tolist() for end in ends), strict=True)
-    return {name: (low, high) for name, low, high in pairs}, Interval("sandwich", LEVEL, 0, words)
+    return {name: (low, high) for name, low, high in pairs}, Interval("sandwich", LEVEL, spread.scale.dof, words)
 
 
 def derived_intervals(law: Law, internal: Array, spread: Spread) -> dict[str, tuple[float, float, float]]:

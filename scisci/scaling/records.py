@@ -114,7 +114,9 @@ def fit_record(fit: Fit, group: Mapping[str, Any], **more: Any) -> dict[str, Any
             name: {"value": number(value), "ci95": [number(low), number(high)]} if shown else None
             for name, (value, low, high) in fit.derived.items()
         },
-        "interval": {
+        "interval": None
+        if fit.interval.method == "none"
+        else {
             "method": fit.interval.method,
             "level": fit.interval.level,
             "dof": round(fit.interval.dof, 2),

@@ -144,7 +144,8 @@ def _residuals(law: Law, x: Sequence[Array], target: Array, u: Array) -> tuple[A
 
 
 def _total(residual: Array, weight: Array, delta: float) -> Array:
-    total = (weight * huber(residual, delta)).sum(-1)
+    with np.errstate(invalid="ignore", over="ignore"):  # a trial step may leave the range of numbers
+        total = (weight * huber(residual, delta)).sum(-1)
     return np.where(np.isfinite(total), total, np.inf)
 
 

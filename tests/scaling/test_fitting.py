@@ -107,6 +107,11 @@ def test_known_standard_errors_weight_as_weighted_least_squares_does() -> None:
     found = fit("power", table, N, "loss", se="se")
     slope = np.polyfit(np.log(table["params"]), np.log(table["loss"]), 1, w=1 / log_se)[0]
     assert found.parameters["alpha"] == pytest.approx(-slope, rel=1e-8)
+    # the stated errors are a floor: the interval is that of their covariance, not of the smaller scatter
+    design = np.stack([np.ones(9), np.log(table["params"])], 1) / log_se[:, None]
+    se = np.sqrt(np.linalg.inv(design.T @ design)[1, 1])
+    low, high = found.intervals["alpha"]
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, 7) * se, rel=5e-3)
 
 
 def test_bootstrap_percentiles_agree_with_a_loop_over_linregress() -> None:
