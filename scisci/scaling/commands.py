@@ -13,6 +13,7 @@ from scisci.contracts.errors import UserError
 from scisci.scaling import show
 from scisci.scaling.cli import mapping
 from scisci.scaling.forecasting import forecast as forecast_at
+from scisci.scaling.frontier import compute_exponents_agree
 from scisci.scaling.frontier import frontier as frontier_of
 from scisci.scaling.groups import Query, compare_groups, cross_groups, fit_groups, records, split_points
 from scisci.scaling.records import write_records
@@ -113,7 +114,10 @@ def frontier(options: argparse.Namespace) -> None:
         for each in found
     ]
     title = "N_opt ~ C^a, 95 % interval"
-    show.show_rows(Console(), title, ("approach", "by", "a", "known bias"), rows)
+    console = Console()
+    show.show_rows(console, title, ("approach", "by", "a", "known bias"), rows)
+    for line in compute_exponents_agree(found):
+        console.print(line, highlight=False, markup=False)
 
 
 def forecast(options: argparse.Namespace) -> None:

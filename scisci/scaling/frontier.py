@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from scisci.contracts.errors import UserError
 from scisci.scaling.clusters import quantile
-from scisci.scaling.fitting import Fit, fit
+from scisci.scaling.fitting import fit
 from scisci.scaling.law import Array
 from scisci.scaling.resampling import bootstrap, quote
 from scisci.scaling.table import points, read_table
@@ -71,15 +72,22 @@ def frontier(
     ]
 
 
-def check_compute_exponent(law_fit: Fit, value: float, low: float, high: float) -> str:
-    """Whether a directly fitted exponent of the reducible loss in C agrees with alpha beta / (alpha + beta)."""
-    implied, implied_low, implied_high = law_fit.derived["c"]
-    agree = low <= implied_high and implied_low <= high
-    relation = "agrees with" if agree else "contradicts"
-    return (
-        f"the compute exponent {value:.3f} [{low:.3f}, {high:.3f}] {relation} alpha beta/(alpha+beta) = "
-        f"{implied:.3f} [{implied_low:.3f}, {implied_high:.3f}]"
-    )
+def compute_exponents_agree(approaches: Sequence[Approach]) -> list[str]:
+    """Whether the exponent of the loss along each empirical frontier agrees with alpha beta / (alpha + beta)."""
+    implied = approaches[-1].loss_exponent
+    if implied is None:
+        return []
+    lines = []
+    for each in approaches[:-1]:
+        if each.loss_exponent is None:
+            continue
+        value, low, high = each.loss_exponent
+        relation = "agrees with" if low <= implied[2] and implied[1] <= high else "contradicts"
+        lines.append(
+            f"approach {each.number}: the loss falls as C^-{value:.3f} [{low:.3f}, {high:.3f}], which {relation} "
+            f"alpha beta/(alpha+beta) = {implied[0]:.3f} [{implied[1]:.3f}, {implied[2]:.3f}]"
+        )
+    return lines
 
 
 def _bins(compute: Array, budgets: int) -> np.ndarray:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any, Literal
 
 import numpy as np
@@ -140,11 +142,19 @@ def register(law: Law) -> Law:
 
 
 def laws() -> dict[str, Law]:
-    """Every law by name: those that ship and those registered since."""
+    """Every law by name: those that ship, those of the entry-point group `scisci.laws`, those registered since."""
     from scisci.scaling import laws as shipped  # importing it registers them
 
     assert shipped
+    _load_plugins()
     return LAWS
+
+
+@cache
+def _load_plugins() -> None:
+    """Import what other packages offer; importing registers it."""
+    for point in entry_points(group="scisci.laws"):
+        point.load()
 
 
 def law(name: str) -> Law:

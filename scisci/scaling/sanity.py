@@ -10,9 +10,18 @@ import numpy as np
 from scisci.contracts.errors import UserError
 from scisci.scaling.fitting import Fit, fit
 from scisci.scaling.table import Points
+from scisci.scaling.trends import shape
 
 # names under which losses without a natural zero go: densities have units, so their likelihoods do too
 _NO_ZERO = re.compile(r"(^|_)(nll|elbo|log_?lik\w*|log_?prob\w*|neg_?log\w*|free_energy)($|_)", re.IGNORECASE)
+
+
+_SHAPES = {
+    "rises": "rising with scale",
+    "flat": "flat within its scatter",
+    "U-shaped": "U-shaped in scale",
+    "peaked": "peaked in scale",
+}
 
 
 def lacks_zero(data: Points) -> bool:
@@ -29,6 +38,10 @@ def metric_warnings(found: Fit) -> list[str]:
     offset = any(parameter.linear and parameter.lower == 0 for parameter in found.law.parameters)
     if lacks_zero(data) and not offset and found.identified:
         warnings.append(_unit_warning(found))
+    if len(data.x) == 1 and len(np.unique(data.x[0])) >= 3 and found.law.variables == ("N",):
+        kind = shape(data)
+        if kind != "falls":
+            warnings.append(f"{data.metric} is {_SHAPES[kind]}: no law of falling loss describes an improvement here")
     kinds, sizes = len(np.unique(data.y)), len(np.unique(data.x[0]))
     if len(data) >= 6 and kinds <= sizes // 2:
         warnings.append(

@@ -47,16 +47,22 @@ def trend(data: Points) -> Trend:
         raise UserError(f"a trend needs at least 3 distinct x, the table has {len(sizes)}; add sizes")
     slope, p_slope = _slope(data)
     ends, p_ends, p_bend = _bend(data)
-    shape = _shape(slope, p_slope, ends, p_ends, p_bend)
+    kind = _shape(slope, p_slope, ends, p_ends, p_bend)
     held = _held_out(data, sizes)
-    warnings = _warnings(data, sizes, shape)
+    warnings = _warnings(data, sizes, kind)
     law = ""
-    if shape == "falls":
+    if kind == "falls":
         plain = {name: error for name, error in held.items() if name != "bnsl_1"}
         law = min(plain, key=plain.__getitem__) if plain else "power"
         if "bnsl_1" in held and held["bnsl_1"] < _BREAK_GAIN * min(plain.values()):
             law = "bnsl_1"
-    return Trend(shape, ends, p_bend, held, law, tuple(warnings))
+    return Trend(kind, ends, p_bend, held, law, tuple(warnings))
+
+
+def shape(data: Points) -> str:
+    """The shape of ln L against ln x alone: "falls", "rises", "flat", "U-shaped" or "peaked"."""
+    slope, p_slope = _slope(data)
+    return _shape(slope, p_slope, *_bend(data))
 
 
 def _slope(data: Points) -> tuple[float, float]:

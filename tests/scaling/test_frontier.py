@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from scisci.contracts.errors import UserError
 from scisci.scaling.critical_batch import contours, fit_critical_batch, minimum_steps, stepwise
 from scisci.scaling.dimension import intrinsic_dimension, regime
 from scisci.scaling.fitting import fit
-from scisci.scaling.frontier import check_compute_exponent, frontier
+from scisci.scaling.frontier import compute_exponents_agree, frontier
 from scisci.scaling.law import law
 from scisci.scaling.resampling import REFERENCE_SEED, bootstrap
 from scisci.scaling.sanity import metric_warnings
@@ -51,11 +53,13 @@ def test_a_given_compute_column_is_used_and_one_budget_refused() -> None:
         frontier(one, "loss", C="flops")
 
 
-def test_compute_exponent_check_names_both_sides() -> None:
-    found = fit("chinchilla", budgets(), {"N": "params", "D": "data"}, "loss")
-    implied = ALPHA * BETA / (ALPHA + BETA)
-    assert "agrees with" in check_compute_exponent(found, implied, implied - 0.01, implied + 0.01)
-    assert "contradicts" in check_compute_exponent(found, 0.4, 0.38, 0.42)
+def test_compute_exponents_are_checked_against_the_parametric_law() -> None:
+    approaches = frontier(budgets(), "loss")
+    lines = compute_exponents_agree(approaches)
+    assert len(lines) == 2
+    assert all("agrees with" in line for line in lines)
+    wrong = replace(approaches[0], loss_exponent=(0.4, 0.38, 0.42))
+    assert "contradicts" in compute_exponents_agree([wrong, approaches[2]])[0]
 
 
 def test_derived_exponent_by_delta_method_agrees_with_its_bootstrap() -> None:
