@@ -108,11 +108,15 @@ def derived_intervals(law: Law, internal: Array, spread: Spread) -> dict[str, tu
                 named = dict(zip(law.names, np.moveaxis(law.natural(u), -1, 0), strict=True))
                 return np.asarray(np.log(formula(named)))
 
-        step = 1e-6 * np.maximum(np.abs(internal), 1e-3)
-        slope = (log_value(internal + np.diag(step)) - log_value(internal - np.diag(step))) / (2 * step)
         center = float(log_value(internal))
+        if not np.isfinite(center):  # such as 1 / 0: the quantity does not exist at this optimum
+            result[name] = (np.nan, np.nan, np.nan)
+            continue
+        step = 1e-6 * np.maximum(np.abs(internal), 1e-3)
+        with np.errstate(invalid="ignore"):
+            slope = (log_value(internal + np.diag(step)) - log_value(internal - np.diag(step))) / (2 * step)
         half = float(spread.half_width(slope[None])[0])
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             value, low, high = np.exp(np.array([center, center - half, center + half])).tolist()
         result[name] = (value, low, high)
     return result

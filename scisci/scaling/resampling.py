@@ -41,6 +41,8 @@ class Bootstrap:
 
     @staticmethod
     def _percentiles(values: Array, level: float) -> tuple[float, float]:
+        if np.isfinite(values).mean() < 0.5:
+            return np.nan, np.nan
         tail = (1.0 - level) / 2
         low, high = np.quantile(values[np.isfinite(values)], [tail, 1.0 - tail])
         return float(low), float(high)

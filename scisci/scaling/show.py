@@ -43,7 +43,7 @@ def show_fits(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
             table.add_row(
                 *first,
                 name,
-                f"{entry['value']:.4g}",
+                "–" if entry["value"] is None else f"{entry['value']:.4g}",
                 f"[{ends}]".replace("[", r"\["),
                 verdict if i == 0 else "",
                 end_section=last,

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from scisci.contracts.errors import UserError
 from scisci.scaling.fitting import fit
 from scisci.scaling.law import LAWS, Law, Parameter, law, laws, register
 from scisci.scaling.laws.curves import annealing_areas
+from scisci.scaling.records import fit_record
 
 from .typical import RATES, TYPICAL
 
@@ -87,3 +93,26 @@ def test_a_law_is_added_in_a_few_lines() -> None:
         assert found.parameters["A"] == pytest.approx(3)
     finally:
         del LAWS["logarithm"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(name=st.sampled_from(sorted(TYPICAL)), rows=st.integers(2, 30), seed=st.integers(0, 10**6), robust=st.booleans())
+def test_any_law_on_any_positive_table_gives_loadable_json_or_a_sentence(
+    name: str, rows: int, seed: int, robust: bool
+) -> None:
+    """Tables without any structure: wide or narrow x, few or many distinct values, noise up to e^5."""
+    rng = np.random.default_rng(seed)
+    form = law(name)
+    grids = (np.geomspace(1e3, 1e8, 5), np.linspace(1, 2, 40), np.exp(rng.uniform(-5, 25, 40)))
+    table = {variable: rng.choice(grids[rng.integers(3)], rows) for variable in form.variables}
+    table["y"] = np.exp(rng.choice([0.01, 1.0, 5.0]) * rng.normal(size=rows))
+    try:
+        found = fit(name, table, {v: v for v in form.variables}, "y", delta=1e-3 if robust else np.inf)
+    except UserError as error:
+        sentence = str(error)
+    else:
+        assert np.isfinite(found.objective)
+        json.dumps(fit_record(found, {}), allow_nan=False)
+        return
+    assert sentence
+    assert "\n" not in sentence
