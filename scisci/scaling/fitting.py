@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from scisci.contracts.errors import UserError
+from scisci.scaling.audit import judge
 from scisci.scaling.clusters import LEVEL, Scale, Spread
 from scisci.scaling.intervals import (
     Interval,
@@ -166,41 +167,53 @@ def fit(
         delta = ROBUST_DELTA if len(data.runs) - len(law.names) >= ROBUST_FROM else np.inf
     if not delta > 0:
         raise UserError(f"delta is {delta:g}; it must be positive (inf for least squares)")
-    weight = np.ones(len(data))
-    solution = _optimum(law, data, weight, delta)
-    if data.se is not None:
-        weight = _known_error_weights(law, data, solution[0])
-        solution = _optimum(law, data, weight, delta)
-    internal, value, gradient, converged, unmoved = solution
-    dof = len(data) - len(law.names)
-    log_value, jacobian = law.log_predict(data.x, internal)
-    if not np.isfinite(jacobian).all():
-        raise UserError(f"the law {law.name!r} leaves the range of numbers on these points; check the units of x and y")
-    residuals = log_value - data.log_y
-    own = Scale(float((weight * residuals**2).sum() / dof) if dof else float("nan"), dof)
-    if data.se is not None:  # the stated errors are a floor: luck does not make measurements better than they are
-        own = replace(own, variance=max(own.variance, 1.0))
+    weight, (internal, value, gradient, converged, unmoved) = _weighted_optimum(law, data, delta)
+    own = _scatter(law, data, weight, internal)
     scale = scale or own
-    if np.isfinite(delta):
-        spread = robust_spread(law, data, weight, internal, delta)
-    else:
-        spread = spread_of(law, data, weight, internal, scale)
-    if distinct <= len(law.names):
-        intervals, interval = dict.fromkeys(law.names, (np.nan, np.nan)), Interval("none", LEVEL, dof, "no interval")
-    elif np.isinf(delta):
-        intervals, interval = profile_intervals(law, data, weight, internal, spread)
-    else:
-        intervals, interval = sandwich_intervals(law, internal, spread)
+    spread, intervals, interval = _uncertainty(law, data, weight, internal, delta, scale, distinct)
     correlation, condition = _correlation(law, data, weight, internal)
     lower, upper = law.bounds()
     at_bounds = tuple(np.array(law.names)[(internal <= lower) | (internal >= upper)].tolist())
     audit = Audit("", (), float(np.linalg.norm(gradient)), converged, unmoved, condition, correlation, at_bounds)
     derived = derived_intervals(law, internal, spread)
     result = Fit(law, data, delta, weight, internal, value, scale, intervals, interval, audit, derived)
-    from scisci.scaling.audit import judge  # the judge reads a Fit, so it is imported where one exists
-
     verdict, reasons = judge(result, distinct)
     return replace(result, audit=replace(audit, verdict=verdict, reasons=tuple(reasons)))
+
+
+def _weighted_optimum(law: Law, data: Points, delta: float) -> tuple[Array, tuple[Array, float, Array, float, int]]:
+    """Weights of the points and the optimum with them; known standard errors need a first fit for theirs."""
+    weight = np.ones(len(data))
+    solution = _optimum(law, data, weight, delta)
+    if data.se is not None:
+        weight = _known_error_weights(law, data, solution[0])
+        solution = _optimum(law, data, weight, delta)
+    return weight, solution
+
+
+def _scatter(law: Law, data: Points, weight: Array, internal: Array) -> Scale:
+    log_value, jacobian = law.log_predict(data.x, internal)
+    if not np.isfinite(jacobian).all():
+        raise UserError(f"the law {law.name!r} leaves the range of numbers on these points; check the units of x and y")
+    dof = len(data) - len(law.names)
+    total = float((weight * (log_value - data.log_y) ** 2).sum())
+    variance = total / dof if dof else float("nan")
+    # stated errors are a floor: luck does not make measurements better than they are
+    return Scale(variance if data.se is None else max(variance, 1.0), dof)
+
+
+def _uncertainty(
+    law: Law, data: Points, weight: Array, internal: Array, delta: float, scale: Scale, distinct: int
+) -> tuple[Spread, dict[str, tuple[float, float]], Interval]:
+    if np.isfinite(delta):
+        spread = robust_spread(law, data, weight, internal, delta)
+    else:
+        spread = spread_of(law, data, weight, internal, scale)
+    if distinct <= len(law.names):
+        return spread, dict.fromkeys(law.names, (np.nan, np.nan)), Interval("none", LEVEL, scale.dof, "no interval")
+    if np.isfinite(delta):
+        return spread, *sandwich_intervals(law, internal, spread)
+    return spread, *profile_intervals(law, data, weight, internal, spread)
 
 
 def match_variables(law: Law, x: Mapping[str, str]) -> dict[str, str]:

@@ -61,6 +61,8 @@ def study(
     for group, runs in table.groups(("architecture", "treatment")):
         for law_name in laws:
             law = find_law(law_name)
+            if len(law.variables) != 1:
+                raise UserError(f"a study takes laws of one variable, not {law_name!r}; fit it with 'scisci scale fit'")
             for axis in AXES:
                 for split, rows in _evaluated(runs):
                     entries.append(_entry(law, axis, group | {"split": split}, runs, rows, y))
@@ -91,11 +93,20 @@ def _entry(law: Law, axis: str, group: dict[str, Any], runs: Table, rows: Table,
         return Entry(law, axis, group, fixed, slices[chosen], None, str(error))
     others = {}
     if main.scale.dof < _POOL_BELOW:
-        for level, part in slices.items():
-            if level != chosen and len(np.unique(part.numbers(axis))) >= len(law.names) and len(part) > len(law.names):
-                others[level] = fit(law, _points(law, part, axis, y), delta=np.inf)
+        others = _beside(law, {level: part for level, part in slices.items() if level != chosen}, axis, y)
         main = fit(law, main.points, delta=np.inf, scale=_pooled([main, *others.values()]))
     return Entry(law, axis, group, fixed, slices[chosen], main, slices=others)
+
+
+def _beside(law: Law, slices: dict[float, Table], axis: str, y: str) -> dict[float, Fit]:
+    """Fits of the slices at the other fixed levels; those too small for the law lend no scale."""
+    fits = {}
+    for level, part in slices.items():
+        try:
+            fits[level] = fit(law, _points(law, part, axis, y), delta=np.inf)
+        except UserError:  # `pooled_over` in the interval's words counts those that could
+            continue
+    return fits
 
 
 def _points(law: Law, rows: Table, axis: str, y: str) -> Points:
@@ -103,8 +114,8 @@ def _points(law: Law, rows: Table, axis: str, y: str) -> Points:
 
 
 def _pooled(fits: Sequence[Fit]) -> Scale:
-    usable = [each for each in fits if each.points.x and len(each.points.runs) > len(each.law.names)]
-    dof = sum(len(each.points.runs) - len(each.law.names) for each in usable)
+    usable = [each for each in fits if len(each.points) > len(each.law.names)]
+    dof = sum(len(each.points) - len(each.law.names) for each in usable)
     total = sum(float((each.weight * each.residuals**2).sum()) for each in usable)
     return Scale(total / dof if dof else float("nan"), dof, max(len(usable), 1))
 
