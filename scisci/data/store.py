@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from scisci.data.samples import layout
 SCHEMA_VERSION = 1
 VERIFY_ON_OPEN_BYTES = 64 * 2**20
 ROWS_AT_ONCE = 2**20
+# A read costs about as much as reading this many samples that are not wanted.
+MERGE_GAP = 64
+SPAN_OF_ONE_READ = 65_536
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,25 @@ def fingerprint(shards: list[h5py.File]) -> str:
     return sha.hexdigest()
 
 
+@dataclass(frozen=True)
+class _Shard:
+    """An open shard with its data sets, looked up by name only once."""
+
+    file: h5py.File
+    offsets: h5py.Dataset
+    items: dict[str, h5py.Dataset]
+    samples: dict[str, h5py.Dataset]
+
+    @classmethod
+    def open(cls, path: Path) -> _Shard:
+        file = h5py.File(path, "r", rdcc_nbytes=32 * 2**20)
+        if file.attrs.get("format") != "scisci-store":
+            raise UserError(f"{path} is HDF5 but not a scisci store; import it with 'scisci data import'")
+        if file.attrs["schema_version"] > SCHEMA_VERSION:
+            raise UserError(f"{path} was written by a newer scisci; update with 'pip install -U scisci'")
+        return cls(file, file["offsets"], dict(file["items"].items()), dict(file["samples"].items()))
+
+
 class Store:
     """A packed store opened for reading.
 
@@ -73,11 +96,11 @@ class Store:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self._paths = sorted(self.path.glob("shard-*.h5")) if self.path.is_dir() else [self.path]
         if not self._paths or not all(p.is_file() for p in self._paths):
             raise UserError(f"no store at {self.path}; write one with 'scisci data import'")
-        self._handles: dict[int, list[h5py.File]] = {}
+        self._shards: dict[int, list[_Shard]] = {}
         with self._readable():
             first = self.h5(0)
             self.domain: str = first.attrs["domain"]
@@ -90,22 +113,21 @@ class Store:
     def _readable(self) -> _Readable:
         return _Readable(self.path)
 
+    def _shard(self, number: int) -> _Shard:
+        """A shard, opened once per process."""
+        shards = self._shards.get(os.getpid())
+        if shards is None:
+            with self._readable():
+                shards = [_Shard.open(path) for path in self._paths]
+            self._shards = {os.getpid(): shards}
+        return shards[number]
+
     def h5(self, shard: int) -> h5py.File:
         """The open file of a shard, in this process."""
-        handles = self._handles.get(os.getpid())
-        if handles is None:
-            with self._readable():
-                handles = [h5py.File(path, "r", rdcc_nbytes=32 * 2**20) for path in self._paths]
-                for path, handle in zip(self._paths, handles, strict=True):
-                    if handle.attrs.get("format") != "scisci-store":
-                        raise UserError(f"{path} is HDF5 but not a scisci store; import it with 'scisci data import'")
-                    if handle.attrs["schema_version"] > SCHEMA_VERSION:
-                        raise UserError(f"{path} was written by a newer scisci; update with 'pip install -U scisci'")
-            self._handles = {os.getpid(): handles}
-        return handles[shard]
+        return self._shard(shard).file
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_handles": {}}
+        return self.__dict__ | {"_shards": {}}
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -160,7 +182,7 @@ class Store:
         return np.concatenate([self.h5(i)[f"samples/{name}"][...] for i in range(len(self._paths))])
 
     def take(self, indices: np.ndarray) -> Ragged:
-        """Read the samples at `indices`, in that order; neighbouring samples are read in one slice."""
+        """Read the samples at `indices`, in that order; those close to each other in the file share one read."""
         unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
         if len(unique) and (unique[0] < 0 or unique[-1] >= len(self)):
             raise IndexError(f"sample {unique[0]}..{unique[-1]} outside 0..{len(self) - 1}")
@@ -169,25 +191,26 @@ class Store:
         merged = _concatenate(parts)
         return merged if np.array_equal(inverse, np.arange(len(unique))) else merged.take(inverse)
 
-    def _runs(self, unique: np.ndarray) -> Iterator[tuple[int, int, int]]:
-        """(shard, first, last + 1) of each contiguous run of samples, local to its shard."""
+    def _runs(self, unique: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """(shard, wanted samples local to it) of each read, which spans at most `SPAN_OF_ONE_READ` samples."""
         shard = np.searchsorted(self._starts, unique, side="right") - 1
-        breaks = np.flatnonzero((np.diff(unique) > 1) | (np.diff(shard) > 0)) + 1
-        for run in np.split(np.arange(len(unique)), breaks):
-            if len(run):
-                at = int(shard[run[0]])
-                local = unique[run] - self._starts[at]
-                yield at, int(local[0]), int(local[-1]) + 1
+        local = unique - self._starts[shard]
+        far = (np.diff(unique) > MERGE_GAP) | (np.diff(shard) > 0) | (np.diff(local // SPAN_OF_ONE_READ) != 0)
+        edges = [0, *(np.flatnonzero(far) + 1).tolist(), len(unique)]
+        for start, stop in pairwise(edges):
+            if stop > start:
+                yield int(shard[start]), local[start:stop]
 
-    def _read_run(self, shard: int, first: int, stop: int) -> Ragged:
-        file = self.h5(shard)
-        offsets = file["offsets"][first : stop + 1]
+    def _read_run(self, number: int, wanted: np.ndarray) -> Ragged:
+        shard, first, stop = self._shard(number), int(wanted[0]), int(wanted[-1]) + 1
+        offsets = shard.offsets[first : stop + 1]
         rows = slice(int(offsets[0]), int(offsets[-1]))
-        return Ragged(
+        span = Ragged(
             offsets - offsets[0],
-            {name: node[rows] for name, node in file["items"].items()},
-            {name: node[first:stop] for name, node in file["samples"].items()},
+            {name: node[rows] for name, node in shard.items.items()},
+            {name: node[first:stop] for name, node in shard.samples.items()},
         )
+        return span if len(wanted) == stop - first else span.take(wanted - first)
 
     def verify(self) -> None:
         """Compare the content with the fingerprint; `UserError` if they differ."""
