@@ -13,7 +13,7 @@ from scisci.contracts.errors import UserError
 from scisci.contracts.files import atomic_path
 from scisci.contracts.run import RunResult, RunSpec
 
-TABLE_VERSION = "1"
+TABLE_VERSION = "2"  # 2 added se_groups
 
 RESULTS_SCHEMA = pa.schema(
     [
@@ -36,6 +36,7 @@ RESULTS_SCHEMA = pa.schema(
         ("metric", pa.string()),
         ("value", pa.float64()),
         ("se", pa.float64()),
+        ("se_groups", pa.float64()),
         ("n", pa.int64()),
         ("status", pa.string()),
         ("reason", pa.string()),
@@ -80,6 +81,7 @@ def rows(spec: RunSpec, result: RunResult) -> Iterable[dict[str, Any]]:
                 "metric": name,
                 "value": metric.value,
                 "se": metric.se,
+                "se_groups": metric.se_groups,
                 "n": metric.n,
             }
 
@@ -100,13 +102,19 @@ def write_results(path: Path | str, table_rows: Iterable[dict[str, Any]], batch:
 
 
 def read_results(path: Path | str) -> pa.Table:
-    """Read a results table; a file that is not one is a `UserError` that names what it lacks."""
+    """Read a results table; a file that is not one is a `UserError` that names what it lacks.
+
+    A table of version 1 gets the column it was written without, empty.
+    """
     try:
         table = pq.read_table(path)
     except FileNotFoundError as error:
         raise UserError(f"no results table at {path}; write one with 'scisci sweep collect'") from error
     except pa.ArrowInvalid as error:
         raise UserError(f"{path} is not a Parquet file; write one with 'scisci sweep collect'") from error
+    if "se_groups" not in table.column_names and "se" in table.column_names:
+        empty = pa.nulls(len(table), pa.float64())
+        table = table.add_column(table.column_names.index("se") + 1, "se_groups", empty)
     missing = [name for name in RESULTS_SCHEMA.names if name not in table.column_names]
     if missing:
         raise UserError(f"{path} is not a results table: it lacks the columns {', '.join(missing)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,10 +44,10 @@ class OptimizationSpec(Recipe):
 class EvaluationSpec(_Record):
     """Where the trained model is measured: the first `max_samples` of each split, in stored order."""
 
-    splits: tuple[str, ...]
+    splits: tuple[str, ...] = Field(min_length=1)
     max_samples: int | None = Field(default=None, gt=0)
     max_validation_samples: int | None = Field(default=None, gt=0)
-    symmetry_samples: int = Field(default=64, ge=0)
+    symmetry_samples: int = Field(default=16, ge=0)
 
 
 class RunSpec(_Record):
@@ -54,7 +55,6 @@ class RunSpec(_Record):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     study: str
-    task: str = "atomistic"
     dataset: str
     fingerprint: str = Field(description="sha256 over the content of the data set's store")
     architecture: str
@@ -70,8 +70,9 @@ class RunSpec(_Record):
 
     @property
     def run(self) -> str:
-        """The run's name: the first 16 hexadecimal digits of the sha256 of its canonical JSON."""
-        return digest(self.model_dump_json().encode())[:16]
+        """The run's name: the first 16 hexadecimal digits of the sha256 of its canonical JSON (keys sorted)."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return digest(canonical.encode())[:16]
 
 
 class MetricValue(_Record):
