@@ -49,8 +49,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """All that an attempt needs to know apart from its job.
+class Destination:
+    """The sweep's folder, where records go, and what else an attempt needs to know apart from its job.
 
     `execute` is "module:function", imported where the run is executed; the function has the signature
     `(spec, folder) -> RunResult`, writes its files into `folder` and raises if the run fails.
@@ -67,15 +67,15 @@ class Workplace:
         return loaded
 
 
-def attempt(workplace: Workplace, job: Job, crash_report: bool = False) -> Outcome:
+def attempt(destination: Destination, job: Job, crash_report: bool = False) -> Outcome:
     """Execute and record a run, unless another process holds it or has recorded it.
 
     With `crash_report`, a fatal signal leaves Python's stack in the run's folder (for a process of its own).
     Raises only what stops the whole sweep: a full disk, an `execute` that cannot be imported.
     """
-    execute = workplace.load()
-    records = Records(workplace.folder)
-    with _full_disk_stops(workplace), records.claim(job.spec.run) as held:
+    execute = destination.load()
+    records = Records(destination.folder)
+    with _full_disk_stops(destination), records.claim(job.spec.run) as held:
         if not held:
             return Outcome(job, "busy")
         present = records.stamp(job.spec.run)
@@ -83,15 +83,15 @@ def attempt(workplace: Workplace, job: Job, crash_report: bool = False) -> Outco
             return Outcome(job, "recorded", records.result(job.spec.run))
         folder = records.begin(job.spec)
         with _crash_report(folder) if crash_report else contextlib.nullcontext():
-            result = _execute(execute, job.spec, folder, workplace.domain)
+            result = _execute(execute, job.spec, folder, destination.domain)
         records.commit(job.spec, result)
         return Outcome(job, "done", result)
 
 
-def record_death(workplace: Workplace, job: Job, status: Status, reason: str, seconds: float) -> Outcome:
+def record_death(destination: Destination, job: Job, status: Status, reason: str, seconds: float) -> Outcome:
     """Record a run whose process died, unless it had not begun or another process has taken it up since."""
-    records = Records(workplace.folder)
-    with _full_disk_stops(workplace), records.claim(job.spec.run) as held:
+    records = Records(destination.folder)
+    with _full_disk_stops(destination), records.claim(job.spec.run) as held:
         if not held:
             return Outcome(job, "busy")
         present = records.stamp(job.spec.run)
@@ -103,18 +103,20 @@ def record_death(workplace: Workplace, job: Job, status: Status, reason: str, se
         crash = folder / CRASH_FILE
         fatal = crash.read_text(encoding="utf-8").partition("\n")[0] if crash.exists() else ""
         reason = f"{reason}: {fatal}" if fatal else reason
-        result = _no_result(job.spec, workplace.domain, status, reason, seconds)
+        result = _no_result(job.spec, destination.domain, status, reason, seconds)
         records.commit(job.spec, result)
         return Outcome(job, "done", result)
 
 
 @contextlib.contextmanager
-def _full_disk_stops(workplace: Workplace) -> Iterator[None]:
+def _full_disk_stops(destination: Destination) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno in DISK_FULL:
-            raise UserError(f"the disk that holds {workplace.folder} is full; free some space and run again") from error
+            raise UserError(
+                f"the disk that holds {destination.folder} is full; free some space and run again"
+            ) from error
         raise
 
 
@@ -124,7 +126,7 @@ def _execute(execute: Execute, spec: RunSpec, folder: Path, domain: str) -> RunR
     started = time.perf_counter()
     try:
         with _output_into(folder / OUTPUT_FILE):
-            result = execute(spec, folder)
+            result = _interruptible(execute, spec, folder)
         _check_finite(result)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -134,6 +136,16 @@ def _execute(execute: Execute, spec: RunSpec, folder: Path, domain: str) -> RunR
         return _no_result(spec, domain, status, _reason(error), time.perf_counter() - started)
     assert result.run == spec.run
     return result
+
+
+def _interruptible(execute: Execute, spec: RunSpec, folder: Path) -> RunResult:
+    try:
+        return execute(spec, folder)
+    except SystemExit as error:
+        # Lightning answers Ctrl-C with sys.exit(1), which would end the sweep without a word
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _no_result(spec: RunSpec, domain: str, status: Status, reason: str, seconds: float) -> RunResult:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from scisci.contracts.run import RunResult
-from scisci.sweep.attempt import EXECUTE, Job, Outcome, Workplace
+from scisci.sweep.attempt import EXECUTE, Destination, Job, Outcome
 from scisci.sweep.engine import Engine, cores, make_engine
 from scisci.sweep.forecast import Forecast
 from scisci.sweep.plan import Cell, Plan
@@ -163,16 +163,17 @@ def sweep(
     """Do all runs of a plan that are not recorded in `folder`; returns where the sweep stands at the end.
 
     May be interrupted in any way and called again, also while another call on the same folder is at work.
-    `execute` is "module:function", as in `Workplace`. Raises `UserError` for a folder of another study and
-    for a full disk; what goes wrong in a run is recorded as its result.
+    `execute` is "module:function", as in `Destination`. Raises `UserError` for a folder of another study or
+    that cannot be written to, and for a full disk; what goes wrong in a run is recorded as its result.
     """
     folder = Path(folder)
     plan.write(folder)
+    Records(folder).prepare()
     state, queue = survey(plan, Records(folder), order, retry, shard)
     if len(queue) == 0:
         return state
-    workplace = Workplace(folder, plan.domain, execute)
-    with make_engine(engine, workplace, min(workers or cores(), len(queue))) as running:
+    destination = Destination(folder, plan.domain, execute)
+    with make_engine(engine, destination, min(workers or cores(), len(queue))) as running:
         _drive(queue, state, running, listener)
     return state
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import Status
-from scisci.sweep.attempt import Job, Outcome, Workplace, attempt, record_death
+from scisci.sweep.attempt import Destination, Job, Outcome, attempt, record_death
 
 ENGINES = ("ray", "inline")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -52,9 +52,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def make_engine(name: str, workplace: Workplace, workers: int) -> Engine:
+def make_engine(name: str, destination: Destination, workers: int) -> Engine:
     """The engine called `name` (one of `ENGINES`)."""
-    return InlineEngine(workplace) if name == "inline" else RayEngine(workplace, workers)
+    return InlineEngine(destination) if name == "inline" else RayEngine(destination, workers)
 
 
 class InlineEngine:
@@ -62,8 +62,8 @@ class InlineEngine:
 
     workers = 1
 
-    def __init__(self, workplace: Workplace) -> None:
-        self._workplace = workplace
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
         self.running: list[tuple[Job, float]] = []
 
     def __enter__(self) -> Self:
@@ -80,7 +80,7 @@ class InlineEngine:
         self.running.append((job, time.monotonic()))
 
     def wait(self, timeout: float) -> list[Outcome]:
-        outcomes = [attempt(self._workplace, job) for job, _ in self.running]
+        outcomes = [attempt(self._destination, job) for job, _ in self.running]
         self.running.clear()
         return outcomes
 
@@ -93,9 +93,9 @@ class RayEngine:
     done next is known from the records alone, so nothing is lost with it.
     """
 
-    def __init__(self, workplace: Workplace, workers: int) -> None:
+    def __init__(self, destination: Destination, workers: int) -> None:
         self.workers = workers
-        self._workplace = workplace
+        self._destination = destination
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Job, float]] = {}
         self._stillborn = 0
@@ -123,7 +123,7 @@ class RayEngine:
             self._ray.kill(actor)  # at once: an interrupted run is no failed run, so it must not be recorded
 
     def _hire(self) -> Any:
-        return self._actor.remote(self._workplace, os.getcwd())
+        return self._actor.remote(self._destination, os.getcwd())
 
     @property
     def free(self) -> int:
@@ -152,7 +152,7 @@ class RayEngine:
         except (OutOfMemoryError, RayActorError) as error:
             self._idle.append(self._hire())
             status: Status = "out_of_memory" if isinstance(error, OutOfMemoryError) else "failed"
-            outcome = record_death(self._workplace, job, status, _obituary(error), time.monotonic() - since)
+            outcome = record_death(self._destination, job, status, _obituary(error), time.monotonic() - since)
         else:
             self._idle.append(actor)
         self._stillborn = self._stillborn + 1 if outcome.state == "unstarted" else 0
@@ -166,12 +166,12 @@ class RayEngine:
 class _Worker:
     """The actor: attempts one job after the other."""
 
-    def __init__(self, workplace: Workplace, directory: str) -> None:
+    def __init__(self, destination: Destination, directory: str) -> None:
         os.chdir(directory)
-        self._workplace = workplace
+        self._destination = destination
 
     def attempt(self, job: Job) -> Outcome:
-        return attempt(self._workplace, job, crash_report=True)
+        return attempt(self._destination, job, crash_report=True)
 
 
 def _start_ray(workers: int, temporary: str) -> Any:
@@ -180,6 +180,8 @@ def _start_ray(workers: int, temporary: str) -> Any:
     Its processes end with this one, however it ends.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray would run workers at low priority, which anything else on the machine slows down several times over.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # reports of dead workers would break into the progress bar; the run's record says it better
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     import ray

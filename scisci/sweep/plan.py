@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from scisci.contracts.errors import UserError, unknown_name
+from scisci.contracts.errors import UserError
 from scisci.contracts.files import write_text
 from scisci.contracts.run import RunSpec
 from scisci.sweep.study import Study
@@ -60,7 +61,6 @@ class Plan(BaseModel):
         amount, seed = divmod(number, len(study.seeds))
         return RunSpec(
             study=study.study,
-            task=study.task,
             dataset=study.dataset,
             fingerprint=self.fingerprint,
             architecture=study.architecture(cell.label),
@@ -100,8 +100,8 @@ class Plan(BaseModel):
         """The plan of a sweep's folder; a folder without one is a `UserError`."""
         path = Path(folder) / PLAN_FILE
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+            return cls.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise UserError(
                 f"no sweep in {folder}: it has no {PLAN_FILE}; start one with 'scisci sweep run'"
             ) from error
@@ -114,24 +114,40 @@ class Plan(BaseModel):
 def make_plan(study: Study) -> Plan:
     """Bind a study to its data set and to this code, and refuse what could not run.
 
-    Raises `UserError` for an unknown data set, architecture, size, option or split, and for more training
-    samples than there are.
+    Opens the data set as training does and builds every model of the study once. Raises `UserError` for an
+    unknown data set, architecture, size, option or split, for options that no model can be built with, for a
+    data set without what training needs, and for more training samples than there are.
     """
-    from scisci.data.library import open_dataset
-    from scisci.models import registry
-    from scisci.tasks.run import code_version
+    from scisci.data.module import StoreDataModule
+    from scisci.tasks.version import code_version
 
-    for label, entry in study.architectures.items():
-        for size in entry.sizes:
-            registry.options(study.architecture(label), size, entry.overrides)
-    store = open_dataset(study.dataset)
-    for split in study.evaluation.splits:
-        if split not in store.splits:
-            raise unknown_name(f"split of {study.dataset}", split, store.splits)
+    data = StoreDataModule(study.dataset, test_splits=list(study.evaluation.splits))
+    store = data.store
     available = len(store.split("train"))
     if max(study.data) > available:
         raise UserError(
             f"the study asks for {max(study.data)} training samples but {study.dataset} has {available}; "
             "lower the data amounts"
         )
+    data.check()
+    references = store.references.get("energy")
+    if references is None:
+        raise UserError(f"{store.path} has no per-element reference energies; import it again to add them")
+    elements = tuple(number for number, energy in enumerate(references.tolist()) if isfinite(energy))
+    for label in study.architectures:
+        _build(study, label, elements)
     return Plan(study=study, domain=store.domain, fingerprint=store.fingerprint, code_version=code_version())
+
+
+def _build(study: Study, label: str, elements: tuple[int, ...]) -> None:
+    """Build the models of an entry once, so that what is wrong with it is said before anything runs."""
+    from scisci.models import registry
+
+    name, entry = study.architecture(label), study.architectures[label]
+    for size in entry.sizes:
+        registry.build(name, elements, 1.0, **registry.options(name, size, entry.overrides))
+    if entry.overrides and label in registry.architectures():
+        raise UserError(
+            f"the entry {label!r} overrides options of {name}, so tables must not call it {label!r}; "
+            f"give it a label of its own and the key 'architecture: {name}'"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,16 @@ class Records:
         self.folder = Path(folder)
         self.runs = self.folder / "runs"
         self.locks = self.folder / "locks"
+
+    def prepare(self) -> None:
+        """Make the folders that runs are recorded in; where that cannot be, it is a `UserError`."""
+        try:
+            for folder in (self.runs, self.locks):
+                folder.mkdir(parents=True, exist_ok=True)
+                # only making a file tells whether files can be made here
+                tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror}; choose another --out") from error
 
     def path(self, run: str) -> Path:
         """Folder of a recorded run."""

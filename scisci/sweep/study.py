@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from scisci.contracts.errors import UserError, unknown_name
 from scisci.contracts.run import EvaluationSpec, OptimizationSpec, Recipe
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -54,12 +55,11 @@ class Study(_Section):
     """A comparison of architectures: the grid of entry × size × data × seed, trained by one recipe."""
 
     schema_version: Literal[1] = 1
-    study: str = Field(pattern=r"^[\w.-]+$")
-    task: str = "atomistic"
+    study: str = Field(pattern=r"^\w[\w.-]*$")
     dataset: str
     architectures: dict[str, ArchitectureEntry] = Field(min_length=1)
     data: tuple[PositiveInt, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     optimization: Recipe
     evaluation: EvaluationSpec
 

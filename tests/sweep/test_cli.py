@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from scisci.sweep.plan import make_plan
 from scisci.sweep.study import load_study
 
 from .conftest import DRIVER
-from .grid import carry_out, faulty, plan, study
+from .grid import carry_out, faulty, plan, study, wait_for
 
 STUDIES = Path(__file__).parents[2] / "configs" / "studies"
 
@@ -103,11 +104,11 @@ def test_status_shows_why_runs_failed(tmp_path, capsys):
 
 def test_a_study_without_a_good_run_is_an_error(study_file, tmp_path, capsys):
     content = yaml.safe_load(study_file.read_text())
-    content["architectures"]["mpnn"]["overrides"] = {"channels": -3}
+    content["architectures"]["mpnn"]["learning_rate"] = 1e30
     study_file.write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match="no run ended well; see 'scisci sweep status"):
         main(["run", str(study_file), "--out", str(tmp_path / "out"), "--engine", "inline"])
-    assert "failed: RuntimeError: Trying to create tensor with negative dimension" in capsys.readouterr().out
+    assert "diverged: the loss became" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
@@ -143,6 +144,54 @@ def test_a_terminal_gets_a_bar(tmp_path, workers_find_tests):
     assert "left" in shown
     assert shown.count("failed: ValueError: the matrix is singular") == 4
     assert "about to fail" not in shown
+
+
+@pytest.fixture(params=["file", "unwritable"])
+def no_folder(request, tmp_path):
+    """A path that cannot become a folder."""
+    if request.param == "unwritable":
+        return Path("/proc/out")
+    (tmp_path / "file.h5").write_bytes(b"\x89HDF")
+    return tmp_path / "file.h5"
+
+
+def test_an_out_that_cannot_be_written_is_one_sentence(study_file, no_folder):
+    with pytest.raises(UserError, match=f"{no_folder}") as error:
+        main(["run", str(study_file), "--out", str(no_folder), "--engine", "inline"])
+    assert "\n" not in str(error.value)
+    for command in ("status", "collect"):
+        with pytest.raises(UserError, match="no sweep in"):
+            main([command, str(no_folder)])
+
+
+def test_records_that_cannot_be_made_are_one_sentence(study_file, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "runs").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot write to .*out: File exists; choose another --out"):
+        main(["run", str(study_file), "--out", str(tmp_path / "out"), "--engine", "inline"])
+
+
+def test_ctrl_c_says_how_to_go_on(study_file, tmp_path):
+    content = yaml.safe_load(study_file.read_text())
+    content["optimization"] |= {"steps": 1_000_000, "validations": 100_000}
+    study_file.write_text(yaml.safe_dump(content))
+    out, scratch = tmp_path / "out", tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "scisci.cli", "sweep", "run", str(study_file), "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, "--engine", "inline"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"TMPDIR": str(scratch)},
+    )
+    # the first checkpoint: Lightning is training, so the signal is Lightning's
+    wait_for(lambda: process.poll() is not None or list(scratch.glob("*/best*.ckpt")), 120)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert printed.strip() == f"interrupted; what is recorded in {out} stays, and the same command goes on from there"
+    main(["status", str(out)])
 
 
 def read(descriptor: int) -> bytes:

@@ -6,11 +6,14 @@ import hashlib
 import itertools
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scisci.contracts.errors import UserError
+from scisci.data.samples import AtomsSample
+from scisci.data.writer import StoreWriter
 from scisci.sweep.drive import Shard
 from scisci.sweep.plan import Plan, make_plan
 from scisci.sweep.study import Study
@@ -64,8 +67,17 @@ def test_shards_share_out_every_run_once(entries, data, seeds, count):
 
 def test_a_runs_name_is_the_hash_of_its_spec():
     _, spec = next(plan().specs())
-    text = json.dumps(spec.model_dump(mode="json"), separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert spec.run == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_a_runs_name_does_not_depend_on_the_order_of_its_options():
+    orders = [dict(options) for options in itertools.permutations({"a": 1, "b": {"d": 1, "c": 2}, "ä": "x"}.items())]
+    orders.append(orders[0] | {"b": {"c": 2, "d": 1}})
+    entries = [{"linear": {"sizes": ["2"], "learning_rate": 0.1, "overrides": order}} for order in orders]
+    assert len({tuple(names(plan(architectures=one))) for one in entries}) == 1
+    entries[0]["linear"]["overrides"]["b"] = {"d": 2, "c": 1}
+    assert names(plan(architectures=entries[0])) != names(plan(architectures=entries[1]))
 
 
 def test_a_plan_survives_being_written(tmp_path):
@@ -109,7 +121,7 @@ def entry(name, **changes):
     ("changes", "sentence"),
     [
         ({"data": [64, 97]}, "the study asks for 97 training samples but .* has 96; lower the data amounts"),
-        ({"evaluation": {"splits": ["tests"]}}, "unknown split of .* 'tests'; did you mean 'test'"),
+        ({"evaluation": {"splits": ["tests"]}}, "unknown split 'tests'; did you mean 'test'"),
         ({"dataset": "no-such-data"}, "unknown data set 'no-such-data'"),
         (
             entry("mpn"),
@@ -123,8 +135,46 @@ def entry(name, **changes):
             entry("mpnn", overrides={"layer": 2}),
             "unknown option of mpnn 'layer'.*'layers'",
         ),
+        (entry("mpnn", overrides={"channels": -3}), "channels of mpnn is -3"),
+        (entry("mpnn", overrides={"cutoff": "x"}), "cutoff of mpnn is 'x'"),
+        (entry("nequip", overrides={"l_max": -1}), "l_max of nequip is -1"),
+        (entry("mpnn", overrides={"channels": 20}), "label of its own and the key 'architecture: mpnn'"),
+        (
+            entry("nequip", architecture="mpnn", overrides={"channels": 20}),
+            "must not call it 'nequip'; give it a label of its own",
+        ),
     ],
 )
 def test_what_could_not_run_is_refused(small_store, changes, sentence):
     with pytest.raises(UserError, match=sentence):
         make_plan(real_study(small_store, **changes))
+
+
+def test_a_labelled_variant_can_be_planned(small_store):
+    named = entry("wide", architecture="mpnn", overrides={"channels": 20})
+    assert {spec.variant for _, spec in make_plan(real_study(small_store, **named)).specs()} == {"wide"}
+
+
+def store_of(path, domain="atoms", splits=("train", "val", "test"), **labels):
+    """A store of 8 water molecules, of which every split holds all."""
+    sample = AtomsSample(numbers=np.array([8, 1, 1]), positions=np.eye(3), **labels)
+    with StoreWriter(path, domain) as writer:
+        for _ in range(8):
+            writer.append(sample, "water")
+        for name in splits:
+            writer.split(name, np.arange(8), "none")
+        writer.reference("energy", np.where(np.isin(np.arange(119), [1, 8]), -1.0, np.nan))
+    return path
+
+
+LABELS = {"energy": -3.0, "forces": np.zeros((3, 3))}
+
+
+def test_a_data_set_without_what_training_needs_is_refused(tmp_path):
+    amounts = {"data": [8]}
+    assert make_plan(real_study(store_of(tmp_path / "sound.h5", **LABELS), **amounts))
+    bare = store_of(tmp_path / "bare.h5", splits=("train", "test"), **LABELS)
+    with pytest.raises(UserError, match="unknown split 'val'"):
+        make_plan(real_study(bare, **amounts))
+    with pytest.raises(UserError, match="has no energy and no forces, which training needs"):
+        make_plan(real_study(store_of(tmp_path / "unlabelled.h5"), **amounts))
