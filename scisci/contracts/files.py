@@ -8,16 +8,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scisci.contracts.errors import UserError
+
+
+@contextmanager
+def creating(path: Path | str) -> Iterator[None]:
+    """Turn the system's refusal to create `path`, or its folder, into a `UserError` with the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror or error}; choose another place") from error
+
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it into place on success, delete it on failure."""
+    """Yield a temporary path beside `path`; rename it into place on success, delete it on failure.
+
+    Nothing is yielded where nothing can be written: that is a `UserError`.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with creating(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
     try:
         yield temporary
-        os.replace(temporary, path)
+        with creating(path):
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

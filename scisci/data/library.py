@@ -36,14 +36,17 @@ def dataset_folder(name: str) -> Path:
 
 
 def open_dataset(name_or_path: str | Path) -> Store:
-    """Open a data set by name, or a store by path (anything that exists, ends in .h5 or contains a slash)."""
-    path = Path(name_or_path)
-    if path.suffix == ".h5" or len(path.parts) > 1 or path.is_dir():
-        return Store(path)
-    folder = dataset_folder(str(name_or_path))
-    store = next((p for p in (folder / "data.h5", folder / "data") if p.exists()), None)
+    """Open a data set by name, or a store by path; a known name wins over a file or folder of that name."""
+    name, path, known = str(name_or_path), Path(name_or_path), datasets()
+    if name not in known:
+        if path.exists():
+            return Store(path)
+        if path.suffix or len(path.parts) > 1:
+            raise UserError(f"no store at {path.absolute()}; give the path of a store, or a name of 'scisci data list'")
+        raise unknown_name("data set", name, known)
+    store = next((p for p in (known[name] / "data.h5", known[name] / "data") if p.exists()), None)
     if store is None:
-        raise UserError(f"data set {name_or_path!r} is described but not here; {read_card(path.name).how_to_get}")
+        raise UserError(f"data set {name!r} is described but not here; {read_card(name).how_to_get}")
     return Store(store)
 
 

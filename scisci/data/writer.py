@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import h5py
 import numpy as np
 
 from scisci.contracts.errors import UserError
+from scisci.contracts.files import creating
 from scisci.data.samples import Field, Sample, layout, problem
 from scisci.data.store import SCHEMA_VERSION, fingerprint
 
@@ -31,7 +33,7 @@ class StoreWriter:
         self.layout = layout(domain)
         self._single = self.path.suffix == ".h5"
         self._shard_samples = 2**62 if self._single else shard_samples
-        self._temporary = self.path.with_name(f".{self.path.name}.tmp")
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         self._shards: list[h5py.File] = []
         self._fields: list[Field] | None = None
         self._metadata: list[str] = []
@@ -42,11 +44,15 @@ class StoreWriter:
         self._references: dict[str, np.ndarray] = {}
 
     def __enter__(self) -> StoreWriter:
+        self._refuse_existing()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        with creating(self.path):
+            self._temporary.mkdir(parents=True)
+        return self
+
+    def _refuse_existing(self) -> None:
         if self.path.exists():
             raise UserError(f"{self.path} exists already; remove it first or choose another name")
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        self._temporary.mkdir(parents=True)
-        return self
 
     def append(self, sample: Sample, group: str, **metadata: Any) -> int:
         """Add one sample; returns its index. `metadata` columns are numbers or short strings."""
@@ -138,7 +144,9 @@ class StoreWriter:
                 shard.close()
             if error is None:
                 source = self._temporary / "shard-00000.h5" if self._single else self._temporary
-                source.rename(self.path)
+                self._refuse_existing()
+                with creating(self.path):
+                    source.rename(self.path)
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)
 

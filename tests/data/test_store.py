@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scisci.contracts.errors import UserError
+from scisci.contracts.files import atomic_path, write_text
 from scisci.data.ragged import Ragged
 from scisci.data.samples import AtomsSample, CloudSample
 from scisci.data.store import Store
@@ -199,3 +202,35 @@ def test_existing_store_is_never_overwritten(small_store: Path) -> None:
     with pytest.raises(UserError, match="exists already"), StoreWriter(small_store, "atoms"):
         raise AssertionError("unreachable")
     assert small_store.read_bytes() == before
+
+
+@pytest.mark.parametrize("out", ["taken.h5/x.h5", "/proc/x.h5", "/proc/folder/x.h5"])
+def test_place_that_cannot_be_written_is_one_sentence(tmp_path: Path, out: str) -> None:
+    (tmp_path / "taken.h5").touch()
+    path = tmp_path / out
+    with pytest.raises(UserError, match=r"cannot write to .*x\.h5: .*; choose another place"), StoreWriter(path, "atoms"):
+        raise AssertionError("unreachable")
+    with pytest.raises(UserError, match=r"cannot write to .*x\.h5: .*; choose another place"), atomic_path(path):
+        raise AssertionError("unreachable")
+
+
+def test_folder_in_the_place_of_a_file_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x.json").mkdir()
+    with pytest.raises(UserError, match=r"cannot write to .*x\.json"):
+        write_text(tmp_path / "x.json", "{}")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_two_processes_writing_to_one_place_do_not_touch_each_other(tmp_path: Path) -> None:
+    samples = random_samples(np.random.default_rng(0), 3)
+    path = tmp_path / "x.h5"
+    other = (
+        "import sys, numpy as np; from pathlib import Path; sys.path.insert(0, sys.argv[2]); import test_store as t;"
+        "t.write(Path(sys.argv[1]), t.random_samples(np.random.default_rng(0), 3))"
+    )
+    with pytest.raises(UserError, match="exists already"), StoreWriter(path, "atoms") as writer:
+        writer.append(samples[0], "a")
+        subprocess.run([sys.executable, "-c", other, str(path), str(Path(__file__).parent)], check=True)
+        writer.append(samples[1], "a")
+    assert_equal(Store(path).take(np.arange(3)), samples)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.h5"]
