@@ -208,9 +208,10 @@ def test_existing_store_is_never_overwritten(small_store: Path) -> None:
 def test_place_that_cannot_be_written_is_one_sentence(tmp_path: Path, out: str) -> None:
     (tmp_path / "taken.h5").touch()
     path = tmp_path / out
-    with pytest.raises(UserError, match=r"cannot write to .*x\.h5: .*; choose another place"), StoreWriter(path, "atoms"):
+    refused = r"cannot write to .*x\.h5: .*; choose another place"
+    with pytest.raises(UserError, match=refused), StoreWriter(path, "atoms"):
         raise AssertionError("unreachable")
-    with pytest.raises(UserError, match=r"cannot write to .*x\.h5: .*; choose another place"), atomic_path(path):
+    with pytest.raises(UserError, match=refused), atomic_path(path):
         raise AssertionError("unreachable")
 
 

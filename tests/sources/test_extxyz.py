@@ -84,6 +84,91 @@ def test_damaged_file_is_one_sentence(tmp_path: Path, content: str) -> None:
         list(read_extxyz(tmp_path / "x.xyz"))
 
 
+def write_frames(path: Path, made: list[Atoms]) -> Path:
+    write(path, made, format="extxyz")
+    return path
+
+
+def test_levels_of_theory_are_never_mixed(tmp_path: Path) -> None:
+    made = frames(10)
+    mixed = [renamed(a, "REF_energy", "REF_forces") for a in made[:5]] + made[5:]
+    with pytest.raises(
+        UserError, match=r"frame 5 of .* no energy under REF_energy as frame 0 has; it has energy, forc"
+    ):
+        list(read_extxyz(write_frames(tmp_path / "x.xyz", mixed)))
+    crossed = made[0].copy()
+    crossed.info["REF_energy"] = 1.0
+    crossed.calc = SinglePointCalculator(crossed, forces=made[0].get_forces())
+    with pytest.raises(UserError, match=r"frame 0 .* different levels of theory; it has REF_energy, forces"):
+        list(read_extxyz(write_frames(tmp_path / "y.xyz", [crossed])))
+
+
+def test_reference_labels_win_over_plain_ones_in_the_same_file(tmp_path: Path) -> None:
+    atoms = frames(1)[0]
+    atoms.info["REF_energy"] = -7.0
+    atoms.arrays["REF_forces"] = np.full((3, 3), 0.25)
+    ((sample, _),) = read_extxyz(write_frames(tmp_path / "x.xyz", [atoms]))
+    assert sample.energy == -7.0
+    np.testing.assert_array_equal(sample.forces, 0.25)
+
+
+def test_group_comes_from_the_frame_and_zero_is_a_group(tmp_path: Path) -> None:
+    made = [renamed(a, "REF_energy", "REF_forces") for a in frames(4)]
+    made[0].info["group"] = 0
+    made[1].info["config_type"] = "bulk"
+    made[2].arrays["group"] = np.arange(3)
+    groups = [group for _, group in read_extxyz(write_frames(tmp_path / "x.xyz", made))]
+    assert groups == ["0", "bulk", "H2O", "Cu4"]
+
+
+def strained(factor: float) -> Atoms:
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_cell(np.asarray(atoms.cell) * factor + 0.05 * np.eye(3, k=1), scale_atoms=True)
+    atoms.calc = EMT()
+    return atoms
+
+
+@pytest.mark.parametrize("name", ["stress", "REF_stress", "REF_virials", "REF_virial", "sigma"])
+def test_stress_is_tensile_positive_under_every_name(tmp_path: Path, name: str) -> None:
+    made = []
+    for atoms in (strained(1.03), strained(0.97)):
+        label = atoms.get_stress(voigt=False) * (-atoms.get_volume() if "virial" in name else 1)
+        if name == "stress":
+            results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": label}
+            made.append(atoms.copy())
+            made[-1].calc = SinglePointCalculator(made[-1], **results)
+        else:
+            made.append(renamed(atoms, "REF_energy", "REF_forces"))
+            made[-1].info[name] = label
+    keys = {"stress": "sigma"} if name == "sigma" else {}
+    stretched, squeezed = (s for s, _ in read_extxyz(write_frames(tmp_path / "x.xyz", made), keys))
+    assert stretched.stress is not None
+    assert squeezed.stress is not None
+    assert np.trace(stretched.stress) > 0 > np.trace(squeezed.stress)
+    # Independent of ASE's stress: dE/d(strain) over the volume, by central differences.
+    energies = []
+    for sign in (1, -1):
+        atoms = strained(1.03)
+        shear = np.eye(3) + sign * 1e-4 * np.array([[0, 0.5, 0], [0.5, 1, 0], [0, 0, 0]])
+        atoms.set_cell(np.asarray(atoms.cell) @ shear, scale_atoms=True)
+        energies.append(atoms.get_potential_energy())
+    slope = (energies[0] - energies[1]) / 2e-4 / strained(1.03).get_volume()
+    assert stretched.stress[0, 1] + stretched.stress[1, 1] == pytest.approx(slope, rel=1e-4)
+
+
+def test_stress_of_some_frames_only_is_refused_or_left_out(tmp_path: Path) -> None:
+    first, second = (renamed(strained(f), "REF_energy", "REF_forces") for f in (1.03, 0.97))
+    second.info["REF_stress"] = np.eye(3)
+    for made, message in (
+        ([first, second], r"frame 1 .* has a stress under REF_stress where frame 0 has none"),
+        ([second, first], r"frame 1 .* has no stress under REF_stress as frame 0 has"),
+    ):
+        path = write_frames(tmp_path / "x.xyz", made)
+        with pytest.raises(UserError, match=message):
+            list(read_extxyz(path))
+        assert all(sample.stress is None for sample, _ in read_extxyz(path, {"stress": "none"}))
+
+
 def test_import_writes_a_store_with_splits_and_references(tmp_path: Path) -> None:
     made = frames(20)
     write(tmp_path / "x.xyz", made, format="extxyz")
