@@ -137,8 +137,8 @@ def run(family: Family, repetitions: int, resamples: int, seed: int) -> dict[str
             differences += 1
             difference_covered += inside(found.low, family.alpha - beta, found.high)
             crossed = crossover(one, two, draws=100)
-            crossings += 1
-            crossing_covered += inside(crossed.low, truth, crossed.high) and crossed.verdict != "no crossover"
+            crossings += crossed.verdict != "undecided"
+            crossing_covered += crossed.verdict == "crossover" and crossed.low <= truth <= crossed.high
     return {
         "family": family.name,
         "identified": counts["identified"] / repetitions,
@@ -147,7 +147,8 @@ def run(family: Family, repetitions: int, resamples: int, seed: int) -> dict[str
         "exponent": covered / max(counts["identified"], 1),
         "percentile": percentile / percentiles if percentiles else float("nan"),
         "difference": difference_covered / max(differences, 1),
-        "crossover": crossing_covered / max(crossings, 1),
+        "crossover": crossing_covered / crossings if crossings else float("nan"),
+        "crossover quoted": crossings / repetitions,
         "oracle's 95 % error": float(np.quantile(oracle, 0.95)),
         "not identified though oracle within 10 %": missed / repetitions,
     }

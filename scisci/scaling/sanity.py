@@ -38,10 +38,7 @@ def metric_warnings(found: Fit) -> list[str]:
     offset = any(parameter.linear and parameter.lower == 0 for parameter in found.law.parameters)
     if lacks_zero(data) and not offset and found.identified:
         warnings.append(_unit_warning(found))
-    if len(data.x) == 1 and len(np.unique(data.x[0])) >= 3 and found.law.variables == ("N",):
-        kind = shape(data)
-        if kind != "falls":
-            warnings.append(f"{data.metric} is {_SHAPES[kind]}: no law of falling loss describes an improvement here")
+    warnings += _shape_warning(found)
     kinds, sizes = len(np.unique(data.y)), len(np.unique(data.x[0]))
     if len(data) >= 6 and kinds <= sizes // 2:
         warnings.append(
@@ -49,6 +46,21 @@ def metric_warnings(found: Fit) -> list[str]:
             "and fakes breaks, so fit a continuous one beside it"
         )
     return warnings
+
+
+def _shape_warning(found: Fit) -> list[str]:
+    """What speaks against any law of falling loss; whether a trend is flat is for the fit's own interval."""
+    data = found.points
+    if found.law.variables != ("N",) or len(np.unique(data.x[0])) < 3:
+        return []
+    kind = shape(data)
+    if kind == "flat":
+        low, high = found.intervals[found.law.exponent]
+        if not (found.law.log_linear and found.identified and low <= 0.0 <= high):
+            return []
+    if kind == "falls":
+        return []
+    return [f"{data.metric} is {_SHAPES[kind]}: no law of falling loss describes an improvement here"]
 
 
 def _unit_warning(found: Fit) -> str:

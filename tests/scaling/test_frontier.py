@@ -151,3 +151,11 @@ def test_a_jumping_metric_is_named() -> None:
     y = np.repeat([0.9, 0.8, 0.1], 4)
     (warning,) = metric_warnings(fit("power", points({"n": n, "error": y}, {"N": "n"}, "error")))
     assert "only 3 values" in warning
+
+
+def test_a_loss_that_does_not_fall_is_said_so() -> None:
+    n = np.repeat(np.geomspace(1e3, 1e6, 6), 2)
+    noise = np.exp(0.02 * np.random.default_rng(3).normal(size=12))
+    for slope, word in ((0.2, "rising"), (0.0, "flat"), (-0.2, None)):
+        found = metric_warnings(fit("power", {"n": n, "y": n**slope * noise}, {"N": "n"}, "y"))
+        assert (word in found[0]) if word else found == []
