@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from scisci.contracts.errors import unknown_name
+
+HEAVIEST = 118
+COINCIDENT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,51 @@ def problem(sample: Sample) -> str | None:
         expected = ((items,) if field.per == "item" else ()) + field.shape
         if np.shape(value) != expected:
             return f"{field.name} has shape {np.shape(value)} instead of {expected}"
+        if np.asarray(value).dtype.kind not in "biuf":
+            return f"{field.name} is not numeric"
         if not np.isfinite(np.asarray(value, dtype=np.float64)).all():
             return f"{field.name} is not finite"
+    return _unphysical(sample) if isinstance(sample, AtomsSample) else None
+
+
+def _unphysical(sample: AtomsSample) -> str | None:
+    """What no arrangement of atoms can have, in words."""
+    numbers = np.asarray(sample.numbers)
+    if (wrong := (numbers < 1) | (numbers > HEAVIEST)).any():
+        return f"atomic number {numbers[wrong][0]} is not one of 1 to {HEAVIEST}"
+    periodic = np.zeros(3, dtype=bool) if sample.pbc is None else np.asarray(sample.pbc, dtype=bool)
+    cell = np.eye(3)
+    if periodic.any():
+        if sample.cell is None:
+            return "it is periodic but has no cell"
+        vectors = np.asarray(sample.cell, dtype=np.float64)[periodic]
+        _, widths, axes = np.linalg.svd(vectors)
+        if widths[-1] < COINCIDENT:
+            return "the cell vectors along its periodic directions are zero or not independent of each other"
+        cell[periodic], cell[~periodic] = vectors, axes[len(vectors) :]
+    if (pair := _coincident(np.asarray(sample.positions, dtype=np.float64), cell, periodic)) is not None:
+        return f"atoms {pair[0]} and {pair[1]} are in the same place (closer than {COINCIDENT:g} Å)"
     return None
+
+
+def _coincident(positions: np.ndarray, cell: np.ndarray, periodic: np.ndarray) -> tuple[int, int] | None:
+    """Two atoms in the same place, periodic images included; near-linear in the number of atoms."""
+    if len(positions) < 2:
+        return None
+    inverse = np.linalg.inv(cell)
+    fractional = positions @ inverse
+    # The remainder of a tiny negative number rounds to 1, which a periodic tree refuses.
+    fractional[:, periodic] = np.mod(fractional[:, periodic], 1.0) % 1.0
+    reach = COINCIDENT * np.linalg.norm(inverse, 2)
+    tree = cKDTree(fractional, boxsize=periodic.astype(np.float64))
+    distance, nearest = tree.query(fractional, k=2, distance_upper_bound=reach)
+    close = np.flatnonzero(np.isfinite(distance[:, 1]))
+    if not len(close):
+        return None
+    # Where several atoms coincide, an atom's first neighbour need not be itself.
+    first = nearest[close]
+    partner = np.where(first[:, 0] == close, first[:, 1], first[:, 0])
+    apart = fractional[close] - fractional[partner]
+    apart[:, periodic] -= np.rint(apart[:, periodic])
+    real = np.flatnonzero(np.linalg.norm(apart @ cell, axis=1) < COINCIDENT)
+    return None if not len(real) else (int(close[real[0]]), int(partner[real[0]]))

@@ -171,7 +171,7 @@ def test_other_hdf5_file_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_unfit_sample_is_refused_with_its_index_and_leaves_nothing(tmp_path: Path, change: dict, message: str) -> None:
-    good = {"numbers": np.array([1, 8]), "positions": np.zeros((2, 3)), "energy": 0.0, "forces": np.zeros((2, 3))}
+    good = {"numbers": np.array([1, 8]), "positions": np.eye(3)[:2], "energy": 0.0, "forces": np.zeros((2, 3))}
     with pytest.raises(UserError, match=f"sample 1 .*{message}"), StoreWriter(tmp_path / "x.h5", "atoms") as writer:
         writer.append(AtomsSample(**good), "a")
         writer.append(AtomsSample(**(good | change)), "a")

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scisci.data.samples import AtomsSample, problem
+
+CELL = np.array([[4.0, 0.0, 0.0], [1.5, 4.0, 0.0], [-1.0, 0.7, 5.0]])
+
+
+def pair(apart: np.ndarray, **more: object) -> AtomsSample:
+    first = np.array([0.3, 0.2, 0.1])
+    return AtomsSample(np.array([1, 8]), np.stack([first, first + apart]), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [0, 119, -1])
+def test_atomic_number_outside_the_periodic_table_is_named(number: int) -> None:
+    assert (
+        problem(AtomsSample(np.array([1, number]), np.eye(3)[:2])) == f"atomic number {number} is not one of 1 to 118"
+    )
+
+
+def test_heaviest_element_is_fit() -> None:
+    assert problem(AtomsSample(np.array([118]), np.zeros((1, 3)))) is None
+
+
+def test_label_that_is_no_number_is_named() -> None:
+    sample = AtomsSample(np.array([1]), np.zeros((1, 3)), energy="unconverged")  # type: ignore[arg-type]
+    assert problem(sample) == "energy is not numeric"
+
+
+@pytest.mark.parametrize(("distance", "fit"), [(0.0, False), (9e-4, False), (1.1e-3, True), (0.74, True)])
+@pytest.mark.parametrize("pbc", [None, (True, True, True), (False, True, False)])
+def test_atoms_in_the_same_place_are_named(distance: float, fit: bool, pbc: tuple[bool, ...] | None) -> None:
+    more = {} if pbc is None else {"cell": CELL, "pbc": np.array(pbc)}
+    found = problem(pair(np.array([0.0, 0.6, 0.8]) * distance, **more))
+    assert found == (None if fit else "atoms 0 and 1 are in the same place (closer than 0.001 Å)")
+
+
+def test_atoms_on_each_others_images_are_named_only_along_periodic_directions() -> None:
+    apart = CELL[1] - 2 * CELL[2] + 4e-4
+    assert problem(pair(apart, cell=CELL, pbc=np.array([True, True, True]))) is not None
+    assert problem(pair(apart, cell=CELL, pbc=np.array([True, True, False]))) is None
+    assert problem(pair(apart)) is None
+
+
+@pytest.mark.parametrize(
+    ("cell", "pbc", "fit"),
+    [
+        (np.zeros((3, 3)), (False, False, False), True),
+        (np.zeros((3, 3)), (False, False, True), False),
+        (np.diag([3.0, 3.0, 0.0]), (True, True, False), True),
+        (np.diag([3.0, 3.0, 0.0]), (True, True, True), False),
+        (np.array([[3.0, 0, 0], [6.0, 0, 0], [0, 0, 3.0]]), (True, True, False), False),
+        (np.array([[3.0, 0, 0], [6.0, 0, 0], [0, 0, 3.0]]), (True, False, True), True),
+    ],
+)
+def test_singular_cell_matters_only_along_periodic_directions(
+    cell: np.ndarray, pbc: tuple[bool, ...], fit: bool
+) -> None:
+    found = problem(AtomsSample(np.array([1]), np.zeros((1, 3)), cell=cell, pbc=np.array(pbc)))
+    assert (found is None) == fit
+    assert fit or "cell vectors" in str(found)
+
+
+def test_periodic_without_a_cell_is_named() -> None:
+    assert problem(AtomsSample(np.array([1]), np.zeros((1, 3)), pbc=np.array([True] * 3))) is not None
+
+
+def test_large_crystal_and_its_duplicated_face() -> None:
+    crystal = bulk("Cu", cubic=True) * (12, 12, 12)
+    positions = np.concatenate([crystal.positions, crystal.positions[:1] + crystal.cell[0]])
+    whole = AtomsSample(crystal.numbers, crystal.positions, np.asarray(crystal.cell), crystal.pbc)
+    assert problem(whole) is None
+    doubled = AtomsSample(np.full(len(positions), 29), positions, np.asarray(crystal.cell), crystal.pbc)
+    assert problem(doubled) == f"atoms 0 and {len(crystal)} are in the same place (closer than 0.001 Å)"
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), pbc=st.tuples(st.booleans(), st.booleans(), st.booleans()))
+def test_verdict_is_that_of_all_minimum_image_distances(seed: int, pbc: tuple[bool, bool, bool]) -> None:
+    rng = np.random.default_rng(seed)
+    cell = np.diag(rng.uniform(3, 6, 3)) + rng.normal(scale=0.5, size=(3, 3))
+    positions = rng.uniform(-9, 9, (5, 3))
+    images = rng.integers(-2, 3, 3) * np.array(pbc)
+    positions[4] = positions[1] + images @ cell + rng.normal(size=3) * rng.choice([0.0, 2e-4, 6e-4, 2e-3])
+    atoms = Atoms(numbers=np.ones(5), positions=positions, cell=cell, pbc=pbc)
+    distances = atoms.get_all_distances(mic=True)[np.triu_indices(5, 1)]
+    found = problem(AtomsSample(atoms.numbers, positions, cell, np.array(pbc)))
+    assert (found is not None) == bool(distances.min() < 1e-3)
