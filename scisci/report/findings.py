@@ -50,9 +50,9 @@ def lowest_errors(study: Study) -> str:
         rows = scores[scores.split == split.name]
         if len(rows):
             first = rows.loc[rows.value.idxmin()]
-            lowest.setdefault(first.series, []).append(f"{with_error(first.value, first.se)} ({split.label})")
+            lowest.setdefault(first.series, []).append(f"{with_error(first.value, first.error)} ({split.label})")
     parts = [f"{series} with {listed(errors)}" for series, errors in lowest.items()]
-    return f"Lowest {study.metric.title}: {'; '.join(parts)}." if parts else ""
+    return f"Lowest {study.metric.title}, with 95 % intervals {study.error_kind}: {'; '.join(parts)}." if parts else ""
 
 
 def exponents(study: Study, axis: str) -> str:
@@ -123,7 +123,8 @@ def _ends(study: Study, axis: str, series: str, split: str) -> list[tuple[float,
     if rows[axis].nunique() < 2:
         return None
     ends = (rows[rows[axis] == bound] for bound in (rows[axis].min(), rows[axis].max()))
-    return [(float(end.value.mean()), float((end.se.fillna(0.0) ** 2).sum() ** 0.5 / len(end))) for end in ends]
+    # runs share their test samples, so averaging them does not make the error smaller
+    return [(float(end.value.mean()), float(end.error.fillna(0.0).mean())) for end in ends]
 
 
 def symmetry(study: Study) -> str:

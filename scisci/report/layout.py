@@ -84,7 +84,7 @@ def scaling(study: Study, axis: str) -> list[Figure]:
     points = chartdata.run_points(study, axis)
     if points.empty:
         return []
-    caption = "Both axes are logarithmic. A mark is a run; bars are 95 % intervals of its error."
+    caption = f"Both axes are logarithmic. A mark is a run; bars are 95 % intervals of its error, {study.error_kind}."
     if study.law(axis):
         caption += (
             f" Curves: the law {_law(study, axis)} with its 95 % band, fitted to the solid marks. "
@@ -100,8 +100,9 @@ def shift(study: Study) -> list[Figure]:
     if not any(split.ood for split in study.splits):
         return []
     caption = (
-        "A mark is a run, both axes are logarithmic and the same. On the dashed line the error is as low out "
-        "of distribution as in it; runs on one line share one relation between the two."
+        f"A mark is a run with its 95 % intervals, {study.error_kind}; both axes are logarithmic and the same. "
+        "On the dashed line the error is as low out of distribution as in it; runs on one line share one relation "
+        "between the two."
     )
     title = f"{capital(study.metric.label)} out of distribution against in distribution"
     caption += _drawn(study, chartdata.paired_errors(study))
@@ -113,8 +114,8 @@ def severity(study: Study) -> list[Figure]:
     if chartdata.severity_errors(study).empty:
         return []
     caption = (
-        f"Bold: each architecture's run of lowest error on {chartdata.choosing_split(study)}, with 95 % "
-        "intervals. Faint: every other run."
+        f"Bold: each architecture's run of lowest error on {chartdata.choosing_split(study)}, with its 95 % "
+        f"interval {study.error_kind}. Faint: every other run."
     )
     title = f"{capital(study.metric.label)} as the shift grows"
     caption += _drawn(study, chartdata.severity_errors(study))

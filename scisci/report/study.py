@@ -46,8 +46,9 @@ class Study:
     """All a page is made from.
 
     `frame` has the table's columns plus `series` (the architecture, with its treatment where it has one),
-    `low` and `high` (95 % interval of `value`, ± 1.96 `se`). `splits` come in reading order, in distribution
-    first; `series` is the fixed order that gives every architecture its colour and its mark.
+    `error` (its standard error: over groups where the table has that, else over samples), `low` and `high`
+    (95 % interval of `value`, ± 1.96 `error`). `splits` come in reading order, in distribution first; `series`
+    is the fixed order that gives every architecture its colour and its mark.
     """
 
     frame: pd.DataFrame
@@ -78,6 +79,16 @@ class Study:
         rows = self.frame[(self.frame.status == "ok") & (self.frame.metric == self.metric.name)]
         return rows[rows.split.isin(self.labels) & np.isfinite(rows.value)]
 
+    @cached_property
+    def error_kind(self) -> str:
+        """What the intervals of values are over: frames of one molecule are no independent samples, groups are."""
+        scores = self.scores
+        grouped = scores.se_groups.notna()
+        alone = scores.se.notna() & ~grouped
+        if grouped.any() and alone.any():
+            return "over groups where the table has them, else over samples"
+        return "over groups" if grouped.any() else "over samples"
+
     def fits_of(self, axis: str) -> list[Fit]:
         return [fit for fit in self.fits if fit.axis == axis]
 
@@ -99,7 +110,7 @@ class Study:
 
 
 def read_table(path: Path | str, dataset: str | None = None) -> pd.DataFrame:
-    """Read a results table for one data set, with the columns `series`, `low` and `high` added.
+    """Read a results table for one data set, with the columns `series`, `error`, `low` and `high` added.
 
     A table of several data sets needs `dataset`; without it, or with an unknown one, it is a `UserError`.
     """
@@ -113,9 +124,10 @@ def read_table(path: Path | str, dataset: str | None = None) -> pd.DataFrame:
         raise UserError(f"{path} holds several data sets ({', '.join(known)}); choose one with --dataset NAME")
     if dataset is not None:
         frame = frame[frame.dataset == dataset]
-    half = NORMAL_95 * frame.se.fillna(0.0)
+    error = frame.se_groups.fillna(frame.se)
+    half = NORMAL_95 * error.fillna(0.0)
     names = [series_name(*pair) for pair in zip(frame.architecture, frame.treatment, strict=True)]
-    return frame.assign(series=names, low=frame.value - half, high=frame.value + half)
+    return frame.assign(series=names, error=error, low=frame.value - half, high=frame.value + half)
 
 
 def choose_metric(frame: pd.DataFrame, name: str | None) -> Metric:
@@ -156,6 +168,7 @@ def assemble(frame: pd.DataFrame, fits: Sequence[Fit], name: str | None = None) 
     chosen = choose_metric(frame, name)
     splits = order_splits(frame)
     mine = [fit for fit in fits if fit.metric == chosen.name]
+    shown = {split.name for split in splits}
     runs = set(frame.run)
     if any(run not in runs for fit in mine for run in fit.runs):
         raise UserError("the fits are of other runs than the table's; write them again with 'scisci scale study'")
@@ -164,4 +177,5 @@ def assemble(frame: pd.DataFrame, fits: Sequence[Fit], name: str | None = None) 
             f"the fits are of {', '.join(sorted({fit.metric for fit in fits}))}, not of {chosen.name}; "
             "fit it with 'scisci scale study' or choose with --metric"
         )
-    return Study(frame, chosen, splits, tuple(sorted(frame.series.unique())), tuple(mine))
+    kept = tuple(fit for fit in mine if fit.split in shown)  # a split that only chooses has no say in the law
+    return Study(frame, chosen, splits, tuple(sorted(frame.series.unique())), kept)

@@ -157,7 +157,7 @@ def best(study: Study) -> Table:
     """Each architecture's run of lowest ID error, and its error with 95 % interval on every split."""
     table = Table(
         "best",
-        f"{capital(study.metric.title)} of each architecture's best run, ± half its 95 % interval. "
+        f"{capital(study.metric.title)} of each architecture's best run, ± half its 95 % interval {study.error_kind}. "
         f"The run is chosen on {chartdata.choosing_split(study)}, never on a shifted split.",
         ["architecture", "size", "parameters", "samples", "FLOPs", *(s.label for s in study.splits)],
         [],
@@ -169,7 +169,7 @@ def best(study: Study) -> Table:
         for split in study.splits:
             if (run.run, split.name) in scores.index:
                 found = scores.loc[(run.run, split.name)]
-                row.append(number(with_error(found.value, found.se), found.value))
+                row.append(number(with_error(found.value, found.error), found.value))
             else:
                 row.append(number("–", None))
         table.rows.append(row)

@@ -40,8 +40,8 @@ def test_a_scaling_chart_shows_every_finished_run_of_the_table(study: Study, tab
     for key, row in shown.items():
         truth = expected[key]
         assert (row["x"], row["y"]) == (truth[axis], truth["value"])
-        assert row["high"] == pytest.approx(truth["value"] + 1.96 * truth["se"], rel=1e-4)
-        assert row["low"] == pytest.approx(truth["value"] - 1.96 * truth["se"], rel=1e-4)
+        assert row["high"] == pytest.approx(truth["value"] + 1.96 * truth["se_groups"], rel=1e-4)
+        assert row["low"] == pytest.approx(truth["value"] - 1.96 * truth["se_groups"], rel=1e-4)
 
 
 def test_solid_marks_are_the_runs_of_the_fits(study: Study, table: Path) -> None:

@@ -20,7 +20,7 @@ def test_what_is_said_follows_from_the_table(study: Study, frame: pd.DataFrame) 
     )
     scores = frame[(frame.metric == "force_mae") & (frame.split == "test")]
     best = scores.loc[scores.value.idxmin()]
-    assert f"{best.architecture} with {best.value:.2f} ± {1.96 * best.se:.2f} (ID · test)" in text["Best runs"]
+    assert f"{best.architecture} with {best.value:.1f} ± {1.96 * best.se_groups:.1f} (ID · test)" in text["Best runs"]
     median = frame[(frame.metric == "symmetry_rotation_forces") & (frame.split == "test")]
     assert f"mpnn {median[median.architecture == 'mpnn'].value.median():.3f}" in text["Symmetry"]
 
@@ -42,8 +42,8 @@ def test_without_fits_nothing_is_said_of_exponents(unfitted: Study) -> None:
 def test_an_error_that_grows_with_scale_is_said(frame: pd.DataFrame) -> None:
     """One architecture's error on new molecules is made to rise with size, beyond its standard errors."""
     worse = (frame.architecture == "mpnn") & (frame.split == "ood_molecule") & (frame.metric == "force_mae")
-    rising = frame.assign(value=frame.value.where(~worse, 300.0 + frame.params / 1e4), se=5.0)
+    rising = frame.assign(value=frame.value.where(~worse, 300.0 + frame.params / 1e4), error=5.0)
     study = assemble(rising, parse(entries.entries(rising), "fits"))
     assert "mpnn on OOD · molecule against parameters (300 → 420)" in rising_errors(study)
-    noisy = assemble(rising.assign(se=200.0), parse(entries.entries(rising), "fits"))
+    noisy = assemble(rising.assign(error=200.0), parse(entries.entries(rising), "fits"))
     assert "against parameters" not in rising_errors(noisy)

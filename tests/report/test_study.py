@@ -13,6 +13,9 @@ from scisci.report.study import Study, assemble, choose_metric, order_splits, re
 
 from . import world
 
+# one split that is shown, and more fits on the one that is not
+GROUPS = [("mpnn", "test"), ("mpnn", "val"), ("nequip", "val"), ("transformer", "val")]
+
 
 def test_a_study_is_in_reading_order(study: Study) -> None:
     names = [split.name for split in study.splits]
@@ -29,6 +32,38 @@ def test_the_split_that_chose_checkpoints_is_not_shown(frame: pd.DataFrame) -> N
     assert "val" not in [split.name for split in order_splits(with_val)]
     only_val = with_val[with_val.split != "test"]
     assert order_splits(only_val)[0].name == "val"
+
+
+def test_fits_on_the_split_that_chose_do_not_choose_the_law(table: Path, frame: pd.DataFrame) -> None:
+    """Of two laws, one is identified on every split that is shown, the other on `val` more often than that."""
+    record = json.loads(table.with_name("fits.json").read_text())[0] | {"axis": "params", "metric": "force_mae"}
+    good, bad = ({"audit": record["audit"] | {"verdict": verdict}} for verdict in ("identified", "not identified"))
+    groups = [{"architecture": name, "treatment": "none", "split": split} for name, split in GROUPS]
+    records = []
+    for group in groups:
+        chooser = group["split"] == "val"
+        for law, verdict in (("power", bad if chooser else good), ("power_offset", good if chooser else bad)):
+            records.append(record | verdict | {"law": law, "group": group, "differences": []})
+    fits = parse(records, "fits")
+    both = assemble(pd.concat([frame, frame[frame.split == "test"].assign(split="val")]), fits)
+    assert {fit.split for fit in both.fits} == {"test"}
+    assert both.law("params") == "power"
+
+
+def test_intervals_are_over_groups_where_the_table_has_them(frame: pd.DataFrame, tmp_path: Path) -> None:
+    rows = [*world.table_rows()]
+    half = frame.high - frame.value
+    assert half[frame.se_groups.notna()].to_numpy() == pytest.approx(1.96 * frame.se_groups.dropna(), rel=1e-4)
+    assert assemble(frame, []).error_kind == "over groups"
+
+    write_results(tmp_path / "samples.parquet", [row | {"se_groups": None} for row in rows])
+    plain = read_table(tmp_path / "samples.parquet")
+    half = plain.high - plain.value
+    assert half[plain.se.notna()].to_numpy() == pytest.approx(1.96 * plain.se.dropna(), rel=1e-4)
+    assert assemble(plain, []).error_kind == "over samples"
+
+    mixed = frame.assign(se_groups=frame.se_groups.where(frame.split != "test"))
+    assert assemble(mixed, []).error_kind == "over groups where the table has them, else over samples"
 
 
 def test_a_treatment_is_a_series_of_its_own(tmp_path: Path) -> None:
