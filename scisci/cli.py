@@ -55,8 +55,8 @@ def main() -> None:
     except UserError as error:
         print(f"scisci: error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("scisci: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(f"scisci: interrupted{f'; {interruption}' if str(interruption) else ''}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()

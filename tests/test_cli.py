@@ -37,7 +37,7 @@ def test_every_command_has_help(command: str) -> None:
         (["swep"], "unknown command 'swep'; did you mean 'sweep'?"),
         (["data", "info", "xtb-molecule"], "unknown data set 'xtb-molecule'; did you mean 'xtb-molecules'?"),
         (["data", "generate", "xtb", "--out", "x.h5"], "unknown generated data set 'xtb'; did you mean"),
-        (["fit", "--run"], "--run needs a run directory"),
+        (["fit", "--run"], "--run needs a value"),
     ],
 )
 def test_mistakes_are_one_sentence_without_traceback(arguments: list[str], message: str) -> None:

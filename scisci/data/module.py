@@ -153,6 +153,8 @@ class StoreDataModule(L.LightningDataModule):
         if references is None:
             raise UserError(f"{self.store.path} has no per-element reference energies; import it again to add them")
         elements = np.flatnonzero(np.isfinite(references))
+        if not batch.edge_index.shape[1]:
+            raise UserError(f"no two atoms of the training subset are within the cutoff of {cutoff} Å; give a larger one")
         return Statistics(
             elements=tuple(elements.tolist()),
             energy_references=tuple(references[elements].tolist()),
@@ -162,6 +164,12 @@ class StoreDataModule(L.LightningDataModule):
 
     def check(self) -> None:
         """Raise `UserError` if the data set cannot be what the options ask for; reads no samples."""
+        for name in ("batch_size", "eval_batch_size", "val_samples", "test_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} is {value}, but must be at least 1")
+        if not self.test_splits:
+            raise UserError("test_splits is empty; name at least one split, or leave it out for all of them")
         self.train_indices()
         for name in ("val", *self.test_splits):
             self.store.split(name)

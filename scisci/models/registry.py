@@ -60,19 +60,40 @@ def preset(name: str, size: str) -> dict[str, Any]:
 
 
 def options(name: str, size: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A size's keyword arguments with `overrides` applied; an option the architecture lacks is a `UserError`."""
-    known = set(inspect.signature(get(name).__init__).parameters) - {"self", "elements", "average_neighbors"}
-    for key in overrides or {}:
+    """A size's keyword arguments with `overrides` applied.
+
+    An option the architecture lacks, or a value of the wrong kind or out of range, is a `UserError`.
+    """
+    parameters = inspect.signature(get(name).__init__).parameters
+    known = set(parameters) - {"self", "elements", "average_neighbors"}
+    for key, value in (overrides or {}).items():
         if key not in known:
             raise unknown_name(f"option of {name}", key, known)
+        _check_value(name, key, value, parameters[key].default)
     return preset(name, size) | (overrides or {})
+
+
+def _check_value(name: str, key: str, value: Any, default: Any) -> None:
+    """Options are of the kind of their default: true or false, a count, or a positive number."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(default, bool):
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        lowest = 0 if key == "l_max" else 1
+        fits, wanted = is_number and isinstance(value, int) and value >= lowest, f"a whole number from {lowest} up"
+    elif isinstance(default, float):
+        fits, wanted = is_number and 0 < value < float("inf"), "a positive number"
+    else:
+        fits, wanted = isinstance(value, type(default)), f"of type {type(default).__name__}"
+    if not fits:
+        raise UserError(f"option {key} of {name} is {value!r}, but must be {wanted}")
 
 
 def build(name: str, elements: tuple[int, ...], average_neighbors: float, **kwargs: Any) -> nn.Module:
     """Construct a backbone; what its constructor refuses is a `UserError`."""
     try:
         return get(name)(elements=elements, average_neighbors=average_neighbors, **kwargs)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
         raise UserError(f"{name} cannot be built with {kwargs}: {error}") from error
 
 

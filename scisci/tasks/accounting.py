@@ -1,31 +1,24 @@
-"""What a run cost: FLOPs, memory, device, code version."""
+"""What a run cost: FLOPs, memory, device."""
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import sys
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from scisci.contracts.files import digest
+from scisci.data.batch import graph_batch
+from scisci.data.store import Store
 from scisci.tasks.atomistic import AtomisticTask
 
-PACKAGE = Path(__file__).resolve().parents[1]
-DECIDES_OUTCOME = ("data", "symmetry", "models", "tasks")
+FLOP_SAMPLES, FLOP_BATCH = 64, 16
 LIBRARIES = ("scisci", "torch", "torch-geometric", "e3nn", "lightning", "vesin")
-
-
-@cache
-def code_version() -> str:
-    """Package version and a digest of the source files that decide a run's outcome."""
-    files = sorted(path for folder in DECIDES_OUTCOME for path in (PACKAGE / folder).rglob("*.py"))
-    return f"{version('scisci')}+{digest(*(path.read_bytes() for path in files))[:12]}"
 
 
 def library_versions() -> dict[str, str]:
@@ -33,28 +26,33 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
-def training_flops(task: AtomisticTask, batch: Any) -> float:
-    """FLOPs of one training step per system: forward, gradient forces and the backward pass through both.
+def training_flops(task: AtomisticTask, store: Store) -> float:
+    """FLOPs of training per sample: forward, gradient forces and the backward pass through both.
 
-    Counted by torch's dispatcher: matrix products and convolutions, two per multiply-add; elementwise work is not.
+    Measured on the first 64 samples of the fixed permutation, so it depends on the model alone and not on the size
+    of the training subset or the seed. Counted by torch's dispatcher: matrix products, two per multiply-add;
+    elementwise work is not.
     """
-    task.model.train()
+    indices = store.split("train").indices(FLOP_SAMPLES)
+    task.cpu().model.train()
     with FlopCounterMode(display=False) as counter:
-        task.loss(task.model(batch), batch).backward()
+        for start in range(0, len(indices), FLOP_BATCH):
+            batch = graph_batch(store.take(indices[start : start + FLOP_BATCH]), task.cutoff)
+            task.loss(task.model(batch), batch).backward()
     task.zero_grad(set_to_none=True)
-    return counter.get_total_flops() / batch.num_graphs
+    return counter.get_total_flops() / len(indices)
 
 
 def reset_peak_memory(device: torch.device) -> None:
     """Begin a new measurement of peak memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif sys.platform == "linux":
+    elif os.access("/proc/self/clear_refs", os.W_OK):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory(device: torch.device) -> float:
-    """MiB: of tensors on a CUDA device, else of the whole process."""
+    """MiB since the last reset: of tensors on a CUDA device, else of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "linux":

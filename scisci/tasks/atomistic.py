@@ -8,10 +8,11 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from scisci.contracts.errors import UserError
-from scisci.contracts.run import MetricValue
+from scisci.contracts.run import MetricValue, OptimizationSpec
 from scisci.data.module import Statistics, StoreDataModule
 from scisci.models import registry
 from scisci.models.potential import Potential
@@ -19,9 +20,7 @@ from scisci.symmetry.actions import rotate
 from scisci.symmetry.measure import as_dtype, symmetry_errors
 from scisci.tasks.metrics import Accumulator
 
-
-class Diverged(RuntimeError):
-    """Training produced a loss that is not finite."""
+LOG_EVERY = 20
 
 
 class AtomisticTask(L.LightningModule):
@@ -31,7 +30,7 @@ class AtomisticTask(L.LightningModule):
     of the norm of F - F_ref (eV/Å). AdamW; the learning rate rises over the warm-up and falls to zero at the last step.
 
     Args:
-        architecture: name of an architecture (`scisci fit --help` lists them).
+        architecture: name of an architecture: nequip, mpnn, transformer or one of an installed plug-in.
         size: one of the architecture's sizes, named by their approximate number of parameters.
         overrides: options of the architecture that differ from the size's preset.
         forces: "gradient" of the energy, or "direct" (not conservative).
@@ -64,9 +63,13 @@ class AtomisticTask(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self._check_recipe()
         self.options = registry.options(architecture, size, overrides)
         self.cutoff = float(self.options.get("cutoff", registry.default(architecture, "cutoff")))
         self.statistics: Statistics | None = None
+        self.fingerprint = ""
+        self.samples_seen = 0
+        self.diverged: str | None = None
         self.test_results: dict[str, dict[str, MetricValue]] = {}
         self._validation = Accumulator()
         self._tests: dict[int, Accumulator] = {}
@@ -85,8 +88,17 @@ class AtomisticTask(L.LightningModule):
         )
         self.model = Potential(backbone, statistics.energy_references, statistics.energy_scale, self.hparams["forces"])
 
+    def _check_recipe(self) -> None:
+        recipe = {name: value for name, value in self.options_given.items() if name in OptimizationSpec.model_fields}
+        try:
+            OptimizationSpec(steps=1, **recipe)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(f"{first['loc'][0]} is {first['input']!r}: {first['msg'].lower()}") from error
+
     def prepare(self, data: StoreDataModule) -> None:
         """Build the model from the statistics of the training subset, unless it is there already."""
+        self.fingerprint = data.store.fingerprint
         if self.statistics is None:
             self.build(data.statistics(self.cutoff))
 
@@ -94,11 +106,11 @@ class AtomisticTask(L.LightningModule):
         """Keep the statistics, as plain types, so that a checkpoint can be rebuilt anywhere."""
         assert self.statistics is not None
         checkpoint["statistics"] = self.statistics.as_dict()
+        checkpoint["fingerprint"], checkpoint["samples_seen"] = self.fingerprint, self.samples_seen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the model before its weights are loaded."""
-        if "statistics" not in checkpoint:
-            raise UserError("this checkpoint was not written by scisci; give one from a scisci run directory")
+        self.samples_seen = checkpoint["samples_seen"]
         if self.statistics is None:
             self.build(Statistics.from_dict(checkpoint["statistics"]))
 
@@ -114,15 +126,20 @@ class AtomisticTask(L.LightningModule):
         force = ((outputs["forces"] - batch.forces).square().sum(dim=1) + 1e-12).sqrt().mean()
         return self.hparams["energy_weight"] * energy.to(force.dtype) + self.hparams["force_weight"] * force
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Loss of one batch, of turned copies if augmentation is on."""
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        """Loss of one batch, of turned copies if augmentation is on; a loss that is not finite ends the training."""
         if self.hparams["symmetry_treatment"] == "augmentation":
             seed = torch.randint(2**31, (1,)).item()
             batch, _ = rotate(batch, np.random.default_rng(int(seed)))
         loss = self.loss(self.model(batch), batch)
         if not torch.isfinite(loss):
-            raise Diverged(f"the loss became {loss.item()} at step {self.global_step}")
-        self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs)
+            self.diverged = f"the loss became {loss.item()} at step {self.global_step}"
+            self.trainer.should_stop = True
+            return None
+        self.samples_seen += batch.num_graphs
+        # Logging costs as much as a small layer, and the curve has every step.
+        if batch_idx % LOG_EVERY == 0:
+            self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
 
@@ -14,6 +17,7 @@ from scisci.contracts.files import atomic_path, write_text
 from scisci.data.module import Statistics
 from scisci.models.potential import Potential
 from scisci.tasks.atomistic import AtomisticTask
+from scisci.tasks.version import code_version
 
 SCHEMA_VERSION = 1
 
@@ -28,6 +32,8 @@ def save_model(task: AtomisticTask, folder: Path) -> None:
         "task": "atomistic",
         "hyperparameters": task.options_given,
         "statistics": task.statistics.as_dict(),
+        "fingerprint": task.fingerprint,
+        "code_version": code_version(),
     }
     write_text(folder / "model.json", json.dumps(description, indent=1) + "\n")
 
@@ -37,16 +43,37 @@ def _description(folder: Path) -> dict[str, Any]:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"no trained model in {folder}; give a run directory that holds model.json") from error
+    except (json.JSONDecodeError, OSError) as error:
+        raise UserError(f"{folder / 'model.json'} is damaged; train the model again or restore the file") from error
     if description["schema_version"] > SCHEMA_VERSION:
         raise UserError(f"{folder} was written by a newer scisci; update with 'pip install -U scisci'")
     return description
 
 
 def restore(task: AtomisticTask, folder: Path) -> AtomisticTask:
-    """Give `task` the trained weights of a run directory."""
+    """Give `task` the trained weights of a run directory; `UserError` where they are damaged or of another model."""
     task.build(Statistics.from_dict(_description(folder)["statistics"]))
-    load_weights(task.model, str(folder / "model.safetensors"))
+    path = folder / "model.safetensors"
+    try:
+        load_weights(task.model, str(path))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is missing or damaged; train the model again or restore the file") from error
+    except RuntimeError as error:
+        raise UserError(f"{path} holds another model than asked for; leave out options of the model") from error
     return task.eval()
+
+
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
+    """A training checkpoint, loaded without executing anything; `UserError` where it is none of ours."""
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError as error:
+        raise UserError(f"no checkpoint at {path}; give a file of a run directory's checkpoints folder") from error
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise UserError(f"{path} is not a readable checkpoint (truncated, damaged or another format)") from error
+    if not isinstance(checkpoint, dict) or not {"statistics", "samples_seen"} <= set(checkpoint):
+        raise UserError(f"{path} was not written by scisci; give a file of a run directory's checkpoints folder")
+    return checkpoint
 
 
 def load_task(folder: Path | str) -> AtomisticTask:

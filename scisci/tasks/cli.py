@@ -14,6 +14,7 @@ from typing import Any
 import lightning as L
 import torch
 from jsonargparse import set_parsing_settings
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -21,13 +22,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import digest, write_text
 from scisci.contracts.metrics import metric
+from scisci.contracts.run import Recipe
 from scisci.data.module import StoreDataModule
 from scisci.models.registry import ENTRY_POINTS
 from scisci.tasks.accounting import reset_peak_memory
 from scisci.tasks.atomistic import AtomisticTask
-from scisci.tasks.checkpoints import restore
+from scisci.tasks.checkpoints import read_checkpoint, restore
 from scisci.tasks.predictions import write_predictions
-from scisci.tasks.run import Curve, best_checkpoint, conclude, quiet
+from scisci.tasks.run import TRAINER_DEFAULTS, Curve, accelerator, best_checkpoint, conclude, quiet
 
 
 def allow_imports() -> None:
@@ -44,8 +46,14 @@ def new_run_folder(root: Path, name: str) -> Path:
         folder = root / (f"{stem}-{number}" if number else stem)
         try:
             folder.mkdir(parents=True)
-        except FileExistsError:
+        except FileExistsError as error:
+            if not root.is_dir():
+                raise UserError(f"--runs {root} is not a folder; choose another place") from error
             continue
+        except OSError as error:
+            raise UserError(
+                f"cannot make a run directory in {root} ({error.strerror}); choose another place"
+            ) from error
         return folder
     raise AssertionError("unreachable")
 
@@ -64,14 +72,12 @@ class CLI(LightningCLI):
             save_config_callback=None,
             # The task brings its optimiser and schedule; --lr_scheduler alone would be ignored without a word.
             auto_configure_optimizers=False,
-            trainer_defaults={
+            trainer_defaults=TRAINER_DEFAULTS
+            | {
+                "enable_progress_bar": True,
                 "max_steps": 1000,
-                "max_epochs": -1,
                 "val_check_interval": 200,
-                "check_val_every_n_epoch": None,
-                "num_sanity_val_steps": 0,
-                "gradient_clip_val": 10.0,
-                "devices": 1,
+                "gradient_clip_val": Recipe.model_fields["gradient_clip"].default,
             },
             parser_kwargs={"prog": "scisci", "exit_on_error": False},
         )
@@ -79,12 +85,24 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options of scisci's own."""
         parser.add_argument("--runs", type=str, default="runs", help="folder in which fit makes its run directory")
+        parser.add_argument(
+            "--run", type=str | None, default=None, help="run directory to go on with (fit), or whose model to use"
+        )
 
     def before_instantiate_classes(self) -> None:
         """Settings that training potentials needs, whatever the config says."""
         config = self.config[self.subcommand]
         # Forces are gradients, which inference mode cannot take.
         config.trainer.inference_mode = False
+        if config.trainer.accelerator == "auto":
+            config.trainer.accelerator = accelerator()
+        if config.trainer.devices not in (1, "1", [0], "auto", -1) or config.trainer.num_nodes > 1:
+            raise UserError("training on several devices is not supported yet; give --trainer.devices 1")
+        config.trainer.devices = 1
+        if config.trainer.precision in ("bf16-true", "16-true", "transformer-engine"):
+            raise UserError(
+                f"precision {config.trainer.precision} would round energies away; give bf16-mixed or 32-true"
+            )
         if self.subcommand != "fit":
             config.trainer.logger = config.trainer.logger or False
             if "verbose" in config:
@@ -94,50 +112,69 @@ class CLI(LightningCLI):
         """For `fit`: once model and data are known to be sound, make the run directory and log into it."""
         if self.subcommand == "fit":
             self.datamodule.check()
+            self.model.prepare(self.datamodule)
+            config = self.config["fit"]
+            if config.ckpt_path is not None:
+                self._check_continuation(read_checkpoint(config.ckpt_path), config.trainer.max_steps)
             folder = self._run_directory()
-            self.best = best_checkpoint(folder / "checkpoints", save_last=True)
-            config = self.config[self.subcommand].trainer
-            kwargs["callbacks"] = [*(self.config_init["fit"].trainer.callbacks or []), self.best, self.curve]
-            if config.logger is None:
+            self.best = best_checkpoint(folder / "checkpoints")
+            last = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
+            kwargs["callbacks"] = [*(self.config_init["fit"].trainer.callbacks or []), self.best, last, self.curve]
+            if config.trainer.logger is None:
                 kwargs["logger"] = CSVLogger(folder, name="log")
         return super().instantiate_trainer(**kwargs)
+
+    def _check_continuation(self, checkpoint: dict[str, Any], max_steps: int) -> None:
+        if checkpoint["fingerprint"] != self.model.fingerprint:
+            raise UserError("the data set changed since this run began; start a new run, or give it the old data")
+        if checkpoint["global_step"] >= max_steps:
+            raise UserError(f"this run is finished at {max_steps} steps; to train longer, give --trainer.max_steps")
 
     def _run_directory(self) -> Path:
         config = self.config[self.subcommand]
         if self.run_folder is None:
             self.run_folder = new_run_folder(Path(config.runs), f"{config.model.architecture}-{config.model.size}")
+            # Absolute, so that the run can be taken up from anywhere.
+            if Path(config.data.dataset).exists():
+                config.data.dataset = str(Path(config.data.dataset).resolve())
             text = self._parser(self.subcommand).dump(config, skip_none=False)
             write_text(self.run_folder / "config.yaml", text)
         return self.run_folder
 
     def before_fit(self) -> None:
-        """Build the model from the training subset."""
-        self.model.prepare(self.datamodule)
+        """Start the account of the run."""
         reset_peak_memory(self.trainer.strategy.root_device)
-        self._start = time.perf_counter()
 
     def after_fit(self) -> None:
-        """Measure the best checkpoint and write the result."""
+        """Measure the best weights and write the result."""
         assert self.run_folder is not None
-        training_seconds = time.perf_counter() - self._start
+        start = time.perf_counter()
         run = digest((self.run_folder / "config.yaml").read_bytes())[:16]
         result = conclude(self.model, self.datamodule, self.trainer, self.best, self.curve, self.run_folder, run)
-        seconds = time.perf_counter() - self._start
-        result = result.model_copy(update={"training_seconds": training_seconds, "seconds": seconds})
+        seconds = result.training_seconds + time.perf_counter() - start
+        result = result.model_copy(update={"seconds": seconds})
         write_text(self.run_folder / "result.json", result.model_dump_json(indent=1) + "\n")
+        if result.status != "ok":
+            raise UserError(f"the run {result.status}: {result.reason}; lower --model.learning_rate")
         show(self.model)
         print(f"run directory: {self.run_folder}")
 
     def _restore(self) -> None:
+        config = self.config[self.subcommand]
         if self.run_folder is not None:
             restore(self.model, self.run_folder)
-        elif self.config[self.subcommand].ckpt_path is None:
+        elif config.ckpt_path is None:
             raise UserError(f"{self.subcommand} needs a trained model: give --run DIR or --ckpt_path FILE")
         else:
-            checkpoint = torch.load(self.config[self.subcommand].ckpt_path, weights_only=True, map_location="cpu")
-            self.model.on_load_checkpoint(checkpoint)
+            self.model.on_load_checkpoint(read_checkpoint(config.ckpt_path))
 
     before_validate = before_test = before_predict = _restore
+
+    @rank_zero_only
+    def after_validate(self) -> None:
+        """Print what was measured."""
+        for name, value in self.trainer.callback_metrics.items():
+            print(f"{name}: {float(value):.5g}")
 
     @rank_zero_only
     def after_test(self) -> None:
@@ -157,6 +194,18 @@ class CLI(LightningCLI):
             path = folder / f"{split}.h5"
             write_predictions(path, data.store.fingerprint, split, ids, energy, [f.numpy() for f in forces])
             print(f"wrote {path}")
+
+
+def take_option(name: str, arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Take `name VALUE` or `name=VALUE` out of the arguments: the value, if it is there, and the rest."""
+    for at, argument in enumerate(arguments):
+        if argument == name:
+            if at + 1 == len(arguments):
+                raise UserError(f"{name} needs a value; see 'scisci fit --help'")
+            return arguments[at + 1], arguments[:at] + arguments[at + 2 :]
+        if argument.startswith(f"{name}="):
+            return argument.removeprefix(f"{name}="), arguments[:at] + arguments[at + 1 :]
+    return None, arguments
 
 
 def show(task: AtomisticTask) -> None:
@@ -192,22 +241,24 @@ def main(argv: list[str]) -> None:
     # Shown for every start from a notebook or a script with a dash in its name; means nothing here.
     warnings.filterwarnings("ignore", message=r".*LightningCLI's args parameter.*")
     command, *rest = argv
-    run = None
-    if "--run" in rest:
-        at = rest.index("--run")
-        if at + 1 == len(rest):
-            raise UserError("--run needs a run directory")
-        run = Path(rest[at + 1])
-        rest = rest[:at] + rest[at + 2 :]
+    given, rest = take_option("--run", rest)
+    run = None if given is None else Path(given)
+    if run is not None:
         if not (run / "config.yaml").is_file():
-            raise UserError(f"{run} is not a run directory: it has no config.yaml")
+            raise UserError(f"{run} is not a run directory: it has no config.yaml; give one that fit or sweep made")
         rest = ["--config", str(run / "config.yaml"), *rest]
         if command == "fit":
-            last = run / "checkpoints" / "last.ckpt"
-            if not last.is_file():
-                raise UserError(f"{run} cannot be continued: it has no checkpoints/last.ckpt; start it afresh")
-            rest += ["--ckpt_path", str(last)]
+            rest += ["--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    checkpoint, _ = take_option("--ckpt_path", rest)
+    if checkpoint is not None:
+        # Lightning reads it while parsing, and fails there without a word that helps.
+        read_checkpoint(checkpoint)
     try:
         CLI([command, *rest], run)
     except ArgumentError as error:
         raise UserError(one_sentence(str(error), command)) from error
+    except SystemExit as error:
+        # Lightning turns an interruption into a silent exit.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt("go on with 'scisci fit --run' and its run directory") from error
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import time
 import warnings
@@ -16,44 +17,72 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from scisci.contracts.files import write_text
+from scisci.contracts.errors import UserError
+from scisci.contracts.files import atomic_path, write_text
 from scisci.contracts.run import RunResult, RunSpec, SplitResult
 from scisci.data.module import StoreDataModule
 from scisci.models.potential import parameter_counts
-from scisci.tasks.accounting import (
-    code_version,
-    device_name,
-    library_versions,
-    peak_memory,
-    reset_peak_memory,
-    training_flops,
-)
-from scisci.tasks.atomistic import AtomisticTask, Diverged
-from scisci.tasks.checkpoints import save_model
+from scisci.tasks.accounting import device_name, library_versions, peak_memory, reset_peak_memory, training_flops
+from scisci.tasks.atomistic import AtomisticTask
+from scisci.tasks.checkpoints import read_checkpoint, save_model
+from scisci.tasks.version import code_version
 
-__all__ = ["code_version", "execute"]
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "devices": 1,
+    "max_epochs": -1,
+    "check_val_every_n_epoch": None,
+    "num_sanity_val_steps": 0,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+def accelerator() -> str:
+    """The accelerator for runs: CUDA where there is one. Apple's GPUs have no float64, which energies need."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Curve(Callback):
-    """Keeps the training loss per step and the validation metrics, for `curve.parquet`."""
+    """Keeps the training loss per step and the validation metrics, for `curve.parquet`, across interruptions."""
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, Any]] = []
+        self._earlier_seconds, self._start = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of training, those before an interruption included."""
+        return self._earlier_seconds + time.perf_counter() - self._start
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         """A row per step; the loss stays a tensor until the end so that no device waits for it."""
-        self.rows.append({"step": trainer.global_step, "train/loss": outputs["loss"].detach()})
+        if outputs:
+            self.rows.append({"step": trainer.global_step, "train/loss": outputs["loss"].detach()})
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A row per validation."""
         logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         self.rows.append({"step": trainer.global_step, **logged})
 
+    def state_dict(self) -> dict[str, Any]:
+        """Rows and seconds so far, as plain types."""
+        self.rows = [{name: float(value) for name, value in row.items()} for row in self.rows]
+        return {"rows": self.rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from an earlier part of the same training."""
+        self.rows, self._earlier_seconds = list(state_dict["rows"]), state_dict["seconds"]
+
     def write(self, path: Path) -> None:
         """Write all rows."""
         names = dict.fromkeys(name for row in self.rows for name in row)
         columns = {n: [None if (v := row.get(n)) is None else float(v) for row in self.rows] for n in names}
-        pq.write_table(pa.table(columns), path)
+        with atomic_path(path) as temporary:
+            pq.write_table(pa.table(columns), temporary)
 
 
 def quiet() -> None:
@@ -64,6 +93,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=r".*number of training batches .* is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+    # A loss that is not finite is skipped on purpose, and the run ends as diverged.
+    warnings.filterwarnings("ignore", message=r"`training_step` returned `None`.*")
     # Lightning 2.6 calls what torch 2.13 has renamed.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
 
@@ -108,16 +139,17 @@ def write_config(spec: RunSpec, folder: Path) -> None:
     write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
 
 
+def validation_interval(steps: int, validations: int) -> int:
+    """Steps between validations; the final weights are always validated as well."""
+    return max(1, math.ceil(steps / validations))
+
+
 def _trainer_options(spec: RunSpec) -> dict[str, Any]:
     steps = spec.optimization.steps
-    return {
-        "accelerator": "auto",
-        "devices": 1,
+    return TRAINER_DEFAULTS | {
+        "accelerator": accelerator(),
         "max_steps": steps,
-        "max_epochs": -1,
-        "val_check_interval": max(1, steps // spec.optimization.validations),
-        "check_val_every_n_epoch": None,
-        "num_sanity_val_steps": 0,
+        "val_check_interval": validation_interval(steps, spec.optimization.validations),
         "gradient_clip_val": spec.optimization.gradient_clip,
     }
 
@@ -131,38 +163,23 @@ def execute(spec: RunSpec, folder: Path) -> RunResult:
     start = time.perf_counter()
     L.seed_everything(spec.seed, verbose=False)
     data, task, curve = _data(spec), _task(spec), Curve()
+    if (data.store.fingerprint, code_version()) != (spec.fingerprint, spec.code_version):
+        raise UserError("the data or the code changed since this run was planned; plan the study again")
     task.prepare(data)
     with tempfile.TemporaryDirectory() as scratch:
         best = best_checkpoint(Path(scratch))
-        trainer = L.Trainer(
-            **_trainer_options(spec),
-            callbacks=[curve, best],
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            inference_mode=False,
-        )
+        trainer = L.Trainer(**_trainer_options(spec), callbacks=[curve, best], logger=False, inference_mode=False)
         reset_peak_memory(trainer.strategy.root_device)
-        reason = None
-        try:
-            trainer.fit(task, data)
-        except Diverged as error:
-            reason = str(error)
-        training_seconds = time.perf_counter() - start
-        result = conclude(task, data, trainer, best, curve, folder, spec.run, reason)
+        trainer.fit(task, data)
+        result = conclude(task, data, trainer, best, curve, folder, spec.run)
     write_config(spec, folder)
-    return result.model_copy(
-        update={
-            "training_seconds": training_seconds,
-            "seconds": time.perf_counter() - start,
-            "learning_rate_choice": spec.optimization.learning_rate_choice,
-        }
-    )
+    chosen = spec.optimization.learning_rate_choice
+    return result.model_copy(update={"seconds": time.perf_counter() - start, "learning_rate_choice": chosen})
 
 
-def best_checkpoint(folder: Path, **options: Any) -> ModelCheckpoint:
+def best_checkpoint(folder: Path) -> ModelCheckpoint:
     """Keeps the checkpoint with the lowest ID validation loss; test splits never choose."""
-    return ModelCheckpoint(folder, filename="best", monitor="val/loss", enable_version_counter=False, **options)
+    return ModelCheckpoint(folder, filename="best", monitor="val/loss", enable_version_counter=False)
 
 
 def conclude(
@@ -173,41 +190,53 @@ def conclude(
     curve: Curve,
     folder: Path,
     run: str,
-    diverged: str | None = None,
 ) -> RunResult:
-    """Measure the best checkpoint on every test split and write model and curve: what all training ends in."""
-    device = trainer.strategy.root_device
+    """Measure the best weights on every test split and write model and curve: what all training ends in."""
+    device, seconds = trainer.strategy.root_device, curve.seconds
     params, params_body = parameter_counts(task.model)
     samples = len(data.train_indices())
-    seen = trainer.global_step * min(data.batch_size, samples) * trainer.accumulate_grad_batches * trainer.world_size
+    update: dict[str, Any] = {} if task.diverged else choose_weights(task, data, trainer, best, curve)
     curve.write(folder / "curve.parquet")
     result = RunResult(
         run=run,
-        status="diverged" if diverged else "ok",
-        reason=diverged,
+        status="diverged" if task.diverged else "ok",
+        reason=task.diverged,
         domain="atoms",
         params=params,
         params_body=params_body,
-        samples_seen=seen,
+        samples_seen=task.samples_seen,
         unique_samples=samples,
-        epochs=seen / samples,
+        epochs=task.samples_seen / samples,
         learning_rate=task.hparams["learning_rate"],
         device=device_name(device.type),
+        training_seconds=seconds,
         peak_memory=peak_memory(device),
         versions=library_versions(),
     )
-    if diverged:
+    if task.diverged:
         return result
-    checkpoint = torch.load(best.best_model_path, weights_only=True)
-    task.load_state_dict(checkpoint["state_dict"])
-    batch = trainer.strategy.batch_to_device(next(iter(data.train_dataloader())))
-    flops = training_flops(task, batch)
     trainer.test(task, data, verbose=False)
     save_model(task, folder)
     splits = {
         name: SplitResult(severity=data.store.split(name).severity, metrics=metrics)
         for name, metrics in task.test_results.items()
     }
-    return result.model_copy(
-        update={"best_step": int(checkpoint["global_step"]), "flops_per_sample": flops, "splits": splits}
-    )
+    update |= {"flops_per_sample": training_flops(task, data.store), "splits": splits}
+    return result.model_copy(update=update)
+
+
+def choose_weights(
+    task: AtomisticTask, data: StoreDataModule, trainer: L.Trainer, best: ModelCheckpoint, curve: Curve
+) -> dict[str, Any]:
+    """Validate the final weights if that was not done, and go back to the best checkpoint if that was better."""
+    steps = trainer.global_step
+    if curve.rows[-1]["step"] != steps or "val/loss" not in curve.rows[-1]:
+        trainer.validate(task, data, verbose=False)
+    final = curve.rows[-1]["val/loss"]
+    if best.best_model_score is not None and not final <= float(best.best_model_score):
+        checkpoint = read_checkpoint(best.best_model_path)
+        task.load_state_dict(checkpoint["state_dict"])
+        return {"best_step": int(checkpoint["global_step"])}
+    if not math.isfinite(final):
+        task.diverged = f"the validation loss became {final} at step {steps}"
+    return {"best_step": steps}

@@ -24,8 +24,8 @@ VARIANTS = [
     *((name, {}, "gradient") for name in ARCHITECTURES),
     *((name, {}, "direct") for name in ARCHITECTURES),
     ("nequip", {"l_max": 0}, "gradient"),
-    ("nequip", {"l_max": 2}, "gradient"),
-    ("nequip", {"l_max": 2, "parity": True}, "gradient"),
+    ("nequip", {"l_max": 2, "layers": 3}, "gradient"),
+    ("nequip", {"l_max": 2, "layers": 3, "parity": True}, "gradient"),
     ("nequip", {"l_max": 1, "parity": True}, "direct"),
 ]
 GRADIENT = [v for v in VARIANTS if v[2] == "gradient"]
@@ -40,9 +40,12 @@ def float64() -> Any:
 
 
 def make(name: str, overrides: dict[str, Any], forces: str) -> Potential:
+    # Built in float32 and turned to float64 later, as a trained model is when its symmetry is measured.
+    torch.set_default_dtype(torch.float32)
     torch.manual_seed(3)
     backbone = registry.build(name, ELEMENTS, 7.0, **registry.options(name, "3k", overrides))
     model = Potential(backbone, (-1.0, -2.0, -3.0, -4.0), 0.7, forces)  # type: ignore[arg-type]
+    torch.set_default_dtype(torch.float64)
     return model.double().eval()
 
 

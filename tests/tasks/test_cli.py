@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,7 +9,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import RunResult
@@ -76,20 +80,82 @@ def test_predictions_are_those_of_the_model(finished: Path, small_store: Path) -
             assert file["offsets"][-1] == len(file["forces"])
 
 
-def test_killed_run_goes_on_where_it_was(small_store: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "scisci.cli", "fit", *options(small_store, tmp_path, steps=400, every=25)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not list(tmp_path.glob("*/checkpoints/last.ckpt")):
+def wait_for_checkpoint(process: subprocess.Popen[str], runs: Path) -> Path:
+    while not list(runs.glob("*/checkpoints/last.ckpt")):
         assert process.poll() is None, "the run ended before its first checkpoint"
         time.sleep(0.05)
+    (folder,) = runs.iterdir()
+    return folder
+
+
+def start(store: Path, runs: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "scisci.cli", "fit", *options(store, runs, steps=400, every=25)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_run_goes_on_where_it_was(small_store: Path, tmp_path: Path) -> None:
+    process = start(small_store, tmp_path)
+    folder = wait_for_checkpoint(process, tmp_path)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    (folder,) = tmp_path.iterdir()
+    process.communicate()
     assert not (folder / "result.json").exists()
-    main(["fit", "--run", str(folder)])
+    reached = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    main(["fit", f"--run={folder}"])
     assert [p.name for p in tmp_path.iterdir()] == [folder.name]
     result = RunResult.model_validate_json((folder / "result.json").read_text())
     assert result.samples_seen == 400 * 16
+    steps = pq.read_table(folder / "curve.parquet").to_pandas().dropna(subset="train/loss")["step"]
+    assert steps.tolist() == list(range(1, 401))
+    assert reached >= 25
+    version = sorted((folder / "log").iterdir())[-1]
+    resumed = pd.read_csv(version / "metrics.csv")["step"]
+    assert resumed.min() >= reached
+    with pytest.raises(UserError, match="finished at 400 steps"):
+        main(["fit", f"--run={folder}"])
+
+
+def test_interrupted_run_says_how_to_go_on(small_store: Path, tmp_path: Path) -> None:
+    process = start(small_store, tmp_path)
+    wait_for_checkpoint(process, tmp_path)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "interrupted; go on with 'scisci fit --run'" in errors
+    assert "Traceback" not in errors
+
+
+def test_diverged_run_is_recorded(small_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="diverged"):
+        main(["fit", *options(small_store, tmp_path), "--model.learning_rate=1e30", "--trainer.gradient_clip_val=1e30"])
+    (folder,) = tmp_path.iterdir()
+    result = RunResult.model_validate_json((folder / "result.json").read_text())
+    assert result.status == "diverged"
+
+
+def test_accumulated_batches_count_every_sample_once(small_store: Path, tmp_path: Path) -> None:
+    main(["fit", *options(small_store, tmp_path, steps=4, every=2), "--trainer.accumulate_grad_batches=2"])
+    (folder,) = tmp_path.iterdir()
+    result = RunResult.model_validate_json((folder / "result.json").read_text())
+    assert result.samples_seen == 4 * 2 * 16
+
+
+def test_validate_prints_the_metrics(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["validate", "--run", str(finished), "--trainer.enable_progress_bar=false"])
+    assert "val/force_mae: " in capsys.readouterr().out
+
+
+def test_damaged_model_is_one_sentence(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    weights, last = copy / "model.safetensors", copy / "checkpoints/last.ckpt"
+    for path, command in ((last, "fit"), (weights, "test")):
+        path.write_bytes(path.read_bytes()[:200])
+        with pytest.raises(UserError, match="damaged"):
+            main([command, "--run", str(copy)])
+    with pytest.raises(UserError, match="leave out options of the model"):
+        main(["test", "--run", str(finished), "--model.size=10k"])
+    with pytest.raises(UserError, match="no checkpoint at"):
+        main(["test", f"--data.dataset={finished}", "--ckpt_path=nowhere.ckpt"])
 
 
 @pytest.mark.parametrize(
@@ -98,6 +164,19 @@ def test_killed_run_goes_on_where_it_was(small_store: Path, tmp_path: Path) -> N
         (["--model.architecture=nequp"], "unknown architecture 'nequp'; did you mean 'nequip'"),
         (["--model.size=11k"], "unknown size of .* did you mean"),
         (["--model.overrides={lmax: 2}"], "unknown option of .* 'lmax'"),
+        (["--model.overrides={channels: -3}"], "option channels of mpnn is -3, but must be"),
+        (["--model.overrides={channels: x}"], "option channels of mpnn is 'x', but must be"),
+        (["--model.overrides={cutoff: 0}"], "option cutoff of mpnn is 0, but must be"),
+        (["--model.overrides={cutoff: 0.1}"], "give a larger one"),
+        (["--model.learning_rate=-1"], "learning_rate is -1"),
+        (["--model.warmup=2"], "warmup is 2"),
+        (["--data.batch_size=0"], "batch_size is 0"),
+        (["--data.test_samples=-5"], "test_samples is -5"),
+        (["--data.test_splits=[]"], "test_splits is empty"),
+        (["--trainer.devices=2"], "several devices"),
+        (["--trainer.precision=bf16-true"], "bf16-mixed"),
+        (["--ckpt_path=nowhere"], "no checkpoint at nowhere"),
+        (["--runs=/proc/x"], "cannot make a run directory"),
         (["--model.colour=red"], "model.colour"),
         (["--data.train_samples=1.5"], "not possible"),
         (["--data.test_splits=[ood_700K]"], "unknown split 'ood_700K'; did you mean"),

@@ -16,7 +16,8 @@ from scisci.data.library import open_dataset
 from scisci.data.store import Store
 from scisci.models import registry
 from scisci.tasks.checkpoints import load_model, load_task
-from scisci.tasks.run import code_version, execute
+from scisci.tasks.run import execute
+from scisci.tasks.version import code_version
 
 
 def spec_for(store: Path, architecture: str, **changes: object) -> RunSpec:
@@ -101,6 +102,41 @@ def test_diverged_run_is_a_result_with_its_reason(small_store: Path, tmp_path: P
     assert "step" in result.reason
     assert result.splits == {}
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_run_on_other_data_or_code_than_planned_is_refused(small_store: Path, tmp_path: Path) -> None:
+    spec = spec_for(small_store, "mpnn")
+    for change in ({"fingerprint": "0" * 64}, {"code_version": "another"}):
+        with pytest.raises(UserError, match="changed since this run was planned"):
+            execute(spec.model_copy(update=change), tmp_path)
+
+
+def test_flops_depend_on_the_model_alone(small_store: Path, tmp_path: Path) -> None:
+    changes = ({"data": 8, "seed": 1}, {"data": 96, "seed": 2, "batch_size": 4})
+    counts = {execute(spec_for(small_store, "mpnn", steps=2, **c), tmp_path).flops_per_sample for c in changes}
+    assert len(counts) == 1
+
+
+def test_weights_with_the_lowest_validation_loss_count(small_store: Path, tmp_path: Path) -> None:
+    """A learning rate that ruins a trained model: the result must be that of the early weights."""
+    spec = spec_for(small_store, "mpnn", steps=60, validations=20, learning_rate=0.1, schedule="constant")
+    result = execute(spec, tmp_path)
+    curve = pq.read_table(tmp_path / "curve.parquet").to_pandas().dropna(subset="val/loss")
+    best = curve.loc[curve["val/loss"].idxmin()]
+    assert best["val/loss"] < curve["val/loss"].iloc[-1]
+    assert result.best_step == best["step"]
+    store, model = Store(small_store), load_model(tmp_path)
+    batch = graph_batch(store.take(store.split("val").indices()), model.cutoff)
+    error = 1000 * float((model(batch)["forces"] - batch.forces).abs().mean())
+    assert error == pytest.approx(best["val/force_mae"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("steps", "validations"), [(9, 5), (7, 3), (3, 5)])
+def test_final_weights_are_always_validated(small_store: Path, tmp_path: Path, steps: int, validations: int) -> None:
+    execute(spec_for(small_store, "mpnn", steps=steps, validations=validations), tmp_path)
+    curve = pq.read_table(tmp_path / "curve.parquet").to_pandas().dropna(subset="val/loss")
+    assert curve["step"].iloc[-1] == steps
+    assert len(curve) <= validations
 
 
 def test_augmentation_lowers_the_symmetry_error(small_store: Path, tmp_path: Path) -> None:

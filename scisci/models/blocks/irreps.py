@@ -66,7 +66,8 @@ class EdgeTensorProduct(nn.Module):
             coefficients[harmonics.slices()[path.harmonic], rows, features.slices()[path.feature]] = block
             path_of_row += [number] * output.dim
             start += output.dim
-        self.register_buffer("coefficients", coefficients.flatten(1).to(torch.get_default_dtype()), persistent=False)
+        # Kept in float64: rounded coefficients would limit the symmetry of a model turned to float64 later.
+        self.register_buffer("coefficients", coefficients.flatten(1), persistent=False)
         self.register_buffer("path_of_row", torch.tensor(path_of_row), persistent=False)
 
     def forward(
@@ -76,7 +77,7 @@ class EdgeTensorProduct(nn.Module):
         weights: Float[Tensor, "edges rows channels"],
     ) -> Float[Tensor, "edges rows channels"]:
         """Messages [E, rows, C]: the components of all paths one after the other, in the order of `paths`."""
-        matrices = (harmonics @ self.coefficients).view(-1, self.rows, self.features)
+        matrices = (harmonics @ self.coefficients.to(harmonics.dtype)).view(-1, self.rows, self.features)
         return torch.bmm(matrices, features) * weights
 
 
