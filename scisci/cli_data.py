@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from array import array
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ from scisci.contracts.errors import UserError, unknown_name
 T = TypeVar("T")
 SOURCES = {"extxyz": "scisci.sources.extxyz:read_extxyz"}
 GENERATORS = {"xtb-molecules": "scisci.generate.xtb_molecules:generate"}
+DEFAULT_SPLITS = ["train=0.8", "val=0.1", "test=0.1"]
 
 
 def _load(target: str) -> Any:
@@ -78,24 +80,22 @@ def import_file(args: argparse.Namespace) -> None:
     import numpy as np
     from rich.progress import track
 
-    from scisci.data.references import ReferenceFit
+    from scisci.data.references import CompositionLog
     from scisci.data.splits import group_split, random_split
     from scisci.data.writer import StoreWriter
 
     if args.format not in SOURCES:
         raise unknown_name("format", args.format, SOURCES)
+    fractions = _fractions(args.split or DEFAULT_SPLITS)
     if not args.path.is_file():
         raise UserError(f"{args.path} does not exist; give the file to import")
     samples = _load(SOURCES[args.format])(args.path, _pairs(args.key, "--key", str))
-    fractions = _pairs(args.split, "--split", float)
-    fit = ReferenceFit()
-    groups: list[int] = []
-    seen: dict[str, int] = {}
+    log, groups, seen = CompositionLog(), array("i"), dict[str, int]()
     with StoreWriter(args.out, "atoms") as writer:
         for sample, group in track(samples, description=f"reading {args.path.name}", transient=True):
             writer.append(sample, group)
             groups.append(seen.setdefault(group, len(seen)))
-            fit.add(sample.numbers, sample.energy)
+            log.add(sample.numbers, sample.energy)
         by_group = args.split_by == "group"
         parts = (
             group_split(np.array(groups), fractions, args.seed)
@@ -105,20 +105,37 @@ def import_file(args: argparse.Namespace) -> None:
         for name, indices in parts.items():
             shift = "none: whole groups drawn at random" if by_group else "none: drawn at random"
             writer.split(name, indices, shift, disjoint=by_group and name != "train")
-        writer.reference("energy", fit.solve())
+        references = log.fit(parts["train"])
+        writer.reference("energy", references)
     print(f"wrote {args.out}: {len(groups):,} samples; 'scisci data info {args.out}' describes it")
+    if strange := sorted(z for z in log.elements if np.isnan(references[z])):
+        print(f"mind: atomic numbers {strange} are not in 'train', so no model trained on it can be used on them")
+
+
+def _fractions(entries: list[str]) -> dict[str, float]:
+    from scisci.data.splits import check_fractions
+
+    fractions = _pairs(entries, "--split", float)
+    check_fractions(fractions)
+    if "train" not in fractions:
+        raise UserError(
+            f"--split {' '.join(entries)} has no split named train, which training needs; add train=FRACTION"
+        )
+    return fractions
 
 
 def _pairs(entries: list[str], option: str, kind: Callable[[str], T]) -> dict[str, T]:
     pairs: dict[str, T] = {}
     for entry in entries:
-        name, equals, value = entry.partition("=")
+        name, _, value = entry.partition("=")
+        if not (name and value):
+            raise UserError(f"{option} {entry} is not understood; write it as NAME=VALUE")
+        if name in pairs:
+            raise UserError(f"{option} names {name} twice; give it once")
         try:
             pairs[name] = kind(value)
         except ValueError as error:
             raise UserError(f"{option} {entry} is not understood; write it as NAME=VALUE") from error
-        if not (name and equals and value):
-            raise UserError(f"{option} {entry} is not understood; write it as NAME=VALUE")
     return pairs
 
 
@@ -126,7 +143,7 @@ def generate(args: argparse.Namespace) -> None:
     """Run the simulator behind a shipped data set."""
     if args.name not in GENERATORS:
         raise unknown_name("generated data set", args.name, GENERATORS)
-    _load(GENERATORS[args.name])(args.out, seed=args.seed)
+    _load(GENERATORS[args.name])(args.out, seed=args.seed, log=print)
     print(f"wrote {args.out}; 'scisci data info {args.out}' describes it")
 
 
@@ -147,10 +164,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--key", action="append", default=[], metavar="LABEL=NAME", help="name of a label in the file")
     sub.add_argument(
         "--split",
+        action="extend",
         nargs="+",
-        default=["train=0.8", "val=0.1", "test=0.1"],
         metavar="NAME=FRACTION",
-        help="splits to draw (default: %(default)s)",
+        help=f"splits to draw (default: {' '.join(DEFAULT_SPLITS)})",
     )
     sub.add_argument(
         "--split-by", choices=["sample", "group"], default="sample", help="what is drawn (default: sample)"

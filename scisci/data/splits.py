@@ -10,7 +10,8 @@ from scisci.contracts.errors import UserError
 from scisci.data.store import Store
 
 
-def _check(fractions: Mapping[str, float]) -> None:
+def check_fractions(fractions: Mapping[str, float]) -> None:
+    """`UserError` unless every fraction is above 0 and they sum to at most 1."""
     if not fractions or any(not 0 < f <= 1 for f in fractions.values()) or sum(fractions.values()) > 1 + 1e-9:
         raise UserError(
             f"split fractions {dict(fractions)} are not possible: each is above 0 and they sum to at most 1"
@@ -22,7 +23,7 @@ def random_split(samples: int, fractions: Mapping[str, float], seed: int = 0) ->
 
     The order is fixed by the seed, so the first D of `train` are nested training subsets.
     """
-    _check(fractions)
+    check_fractions(fractions)
     order = np.random.default_rng(seed).permutation(samples)
     edges = np.round(np.cumsum([0.0, *fractions.values()]) * samples).astype(int)
     parts = {name: order[a:b] for name, a, b in zip(fractions, edges[:-1], edges[1:], strict=True)}

@@ -176,8 +176,9 @@ def test_import_writes_a_store_with_splits_and_references(tmp_path: Path) -> Non
     store = Store(tmp_path / "x.h5")
     assert {name: len(s) for name, s in store.splits.items()} == {"train": 16, "val": 2, "test": 2}
     assert store.groups == ["H2O", "Cu4"]
-    copper = np.mean([a.get_potential_energy() for a in made[1::2]]) / 4
-    assert store.references["energy"][29] == pytest.approx(copper)
+    train = store.split("train").indices().tolist()
+    copper = np.mean([made[i].get_potential_energy() for i in train if i % 2]) / 4
+    assert store.references["energy"][29] == pytest.approx(copper, abs=1e-9)
 
 
 def test_failed_import_leaves_nothing(tmp_path: Path) -> None:
@@ -186,3 +187,43 @@ def test_failed_import_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         main(["import", str(tmp_path / "x.xyz"), "--format", "extxyz", "--out", str(tmp_path / "x.h5")])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.xyz"]
+
+
+def packed(tmp_path: Path, *options: str) -> Store:
+    write(tmp_path / "x.xyz", frames(20), format="extxyz")
+    main(["import", str(tmp_path / "x.xyz"), "--format", "extxyz", "--out", str(tmp_path / "x.h5"), *options])
+    return Store(tmp_path / "x.h5")
+
+
+def test_references_know_nothing_of_val_and_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Two groups, so whole elements are on one side.
+    store = packed(tmp_path, "--split-by", "group", "--split", "train=0.5", "test=0.5")
+    train = store.take(store.split("train").indices())
+    assert set(np.flatnonzero(np.isfinite(store.references["energy"]))) == set(train.items["numbers"].tolist())
+    assert "are not in 'train'" in capsys.readouterr().out
+
+
+def test_repeated_split_options_add_up(tmp_path: Path) -> None:
+    store = packed(tmp_path, "--split", "train=0.5", "--split", "val=0.25", "--split", "test=0.25")
+    assert {name: len(s) for name, s in store.splits.items()} == {"train": 10, "val": 5, "test": 5}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--split", "train=0.5", "--split", "train=0.3"], "--split names train twice"),
+        (["--key", "energy=a", "--key", "energy=b"], "--key names energy twice"),
+        (["--split", "val=0.5", "test=0.5"], "no split named train"),
+        (["--split", "train=0.9", "val=0.9"], "not possible"),
+        (["--split", "train=nan"], "not possible"),
+        (["--split", "train=much"], "write it as NAME=VALUE"),
+        (["--split", "train"], "write it as NAME=VALUE"),
+    ],
+)
+def test_impossible_options_are_refused_before_the_file_is_read(
+    tmp_path: Path, options: list[str], message: str
+) -> None:
+    (tmp_path / "x.xyz").write_text("not xyz at all")
+    with pytest.raises(UserError, match=message):
+        main(["import", str(tmp_path / "x.xyz"), "--format", "extxyz", "--out", str(tmp_path / "x.h5"), *options])
+    assert [p.name for p in tmp_path.iterdir()] == ["x.xyz"]
