@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,10 @@ def plan(seed: int = SEED) -> dict[tuple[str, float], dict[str, slice]]:
     return jobs
 
 
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
 def _job(job: tuple[str, float, int, int]) -> Frames:
     return trajectory(*job)
 
@@ -171,7 +176,8 @@ def _job(job: tuple[str, float, int, int]) -> Frames:
 def _trajectories(seed: int, processes: int) -> Iterator[tuple[Frames, dict[str, slice]]]:
     jobs = plan(seed)
     calls = [(name, t, max(s.stop for s in parts.values()), seed) for (name, t), parts in jobs.items()]
-    with ProcessPoolExecutor(processes) as pool:
+    # OpenMP reads its thread count once, when tblite is loaded: each worker starts afresh and sets it before that.
+    with ProcessPoolExecutor(processes, get_context("spawn"), _one_thread) as pool:
         yield from zip(pool.map(_job, calls), jobs.values(), strict=True)
 
 
@@ -186,9 +192,12 @@ SHIFTS: dict[str, tuple[str, float | None, bool]] = {
 }
 
 
-def generate(out: Path, seed: int = SEED, processes: int | None = None, log: Callable[[str], None] = print) -> None:
-    """Write the whole data set to `out`; about 35 CPU minutes."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+def _silent(line: str) -> None:
+    """Drop a line of progress."""
+
+
+def generate(out: Path, seed: int = SEED, processes: int | None = None, log: Callable[[str], None] = _silent) -> None:
+    """Write the whole data set to `out`; about 35 CPU minutes. `log` gets a line for each finished trajectory."""
     members: dict[str, list[int]] = {split: [] for split in SHIFTS}
     references = ReferenceFit()
     with StoreWriter(out, "atoms") as writer:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -90,3 +93,15 @@ def test_references_explain_the_energies_best(shipped: Store) -> None:
     expected, *_ = np.linalg.lstsq(counts, ragged.samples["energy"], rcond=None)
     np.testing.assert_allclose(shipped.references["energy"][[1, 6, 7, 8]], expected, atol=1e-8)
     assert np.isfinite(shipped.references["energy"]).sum() == 4
+
+
+def test_generation_is_quiet_and_leaves_the_environment_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parts = {split: slice(i, i + 1) for i, split in enumerate(source.SHIFTS)}
+    monkeypatch.setattr(source, "plan", lambda seed: {(MOLECULE, 300.0): parts})
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    source.generate(tmp_path / "x.h5", processes=1)
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert capfd.readouterr().out == ""
+    assert len(Store(tmp_path / "x.h5")) == len(parts)
