@@ -43,6 +43,7 @@ class Family:
     noise: float
     rows: int = 1
     within: float = 0.0  # noise between rows of a run; `noise` is what a run shares
+    by_seed: float = 0.0  # noise that all runs of one seed share; the seed is then the cluster
 
 
 FAMILIES = (
@@ -56,6 +57,10 @@ FAMILIES = (
     Family("offset, 3 decades, 8 sizes, 2 seeds, 2 %", "power_offset", 0.5, 0.1, 3.0, 8, 2, 0.02),
     Family("offset, 5 decades, 12 sizes, 2 seeds, 5 %", "power_offset", 0.35, 0.05, 5.0, 12, 2, 0.05),
     Family("offset, 4 decades, 10 sizes, 1 seed, 1 %", "power_offset", 0.4, 0.1, 4.0, 10, 1, 0.01),
+    Family("power, 3 decades, 8 sizes, 4 seeds, 1 % + 3 % a seed", "power", 0.3, 0.0, 3.0, 8, 4, 0.01, by_seed=0.03),
+    Family(
+        "offset, 3 decades, 8 sizes, 5 seeds, 1 % + 2 % a seed", "power_offset", 0.5, 0.1, 3.0, 8, 5, 0.01, by_seed=0.02
+    ),
     Family("power, 3 decades, 12 sizes, 20 seeds, 3 % (robust loss)", "power", 0.2, 0.0, 3.0, 12, 20, 0.03),
     Family("offset, 1.5 decades, 6 sizes, 1 seed, 4 %", "power_offset", 0.3, 0.4, 1.5, 6, 1, 0.04),
     Family("offset, 1.5 decades, 5 sizes, 2 seeds, 3 %", "power_offset", 0.4, 0.3, 1.5, 5, 2, 0.03),
@@ -65,12 +70,16 @@ FAMILIES = (
 def draw(family: Family, rng: np.random.Generator, alpha: float, scale: float = 1.0) -> Points:
     """The points of one experiment."""
     sizes = np.repeat(np.geomspace(SMALLEST, SMALLEST * 10**family.decades, family.sizes), family.seeds)
+    seed = np.tile(np.arange(family.seeds), family.sizes)
     shared = family.noise * rng.normal(size=sizes.size)
-    cluster = np.repeat(np.arange(sizes.size), family.rows)
-    n = sizes[cluster]
+    if family.by_seed:
+        shared = shared + family.by_seed * rng.normal(size=family.seeds)[seed]
+    run = np.repeat(np.arange(sizes.size), family.rows)
+    n = sizes[run]
     loss = family.offset + scale * (n / SMALLEST) ** -alpha
-    noise = shared[cluster] + family.within * rng.normal(size=n.size)
-    runs = tuple(f"r{i}-{rng.integers(1 << 60)}" for i in range(sizes.size))
+    noise = shared[run] + family.within * rng.normal(size=n.size)
+    cluster = seed[run] if family.by_seed else run
+    runs = tuple(f"r{i}-{rng.integers(1 << 60)}" for i in range(cluster.max() + 1))
     return Points((n,), loss * np.exp(noise), cluster, runs)
 
 
