@@ -68,7 +68,7 @@ def split_points(query: Query) -> list[tuple[dict[str, Any], Points]]:
     options = {"cluster": query.cluster, "se": query.se}
     return [
         (key, points(rows, columns, query.y, zero_allowed=form.zero_allowed, **options))
-        for key, rows in table.where(query.where).groups(query.by)
+        for key, rows in table.where(query.where, columns).groups(query.by)
     ]
 
 

@@ -21,7 +21,7 @@ _COMPARE = {
     "<": np.less,
     ">": np.greater,
 }
-_CONDITION = re.compile(r"^\s*([^\s<>=!]+)\s*(==|!=|<=|>=|<|>)\s*(.+?)\s*$")
+_CONDITION = re.compile(r"^\s*([^<>=!]+?)\s*(==|!=|<=|>=|<|>)\s*(.+?)\s*$")
 _UNIT_COLUMNS = ("unit", "units")
 
 
@@ -64,27 +64,32 @@ class Table:
         """The rows where `keep` is true."""
         return replace(self, columns={name: values[keep] for name, values in self.columns.items()})
 
-    def where(self, condition: str | None) -> Table:
-        """Rows that meet every condition, as in "data==1024 and split!=val"."""
+    def where(self, condition: str | None, variables: Mapping[str, str] | None = None) -> Table:
+        """Rows that meet every condition, as in "data==1024 and N>1e6".
+
+        Where there is no such column, a name in `variables` stands for the column it maps to.
+        """
         table = self
         for part in re.split(r"\s+and\s+|,", condition) if condition else []:
-            name, aside = _read_condition(part)[0], table.set_aside
+            name, operator, text = _read_condition(part)
+            if name not in self.columns:
+                name = (variables or {}).get(name, name)
+            aside = table.set_aside
             if aside is not None and not _absent(aside, name):
-                aside = aside.rows(aside._matches(part))
-            table = replace(table.rows(table._matches(part)), set_aside=aside)
+                aside = aside.rows(aside._matches(name, operator, text))
+            table = replace(table.rows(table._matches(name, operator, text)), set_aside=aside)
         if condition and not len(table):
             raise UserError(f"no row meets {condition!r}; check the values of the columns it names")
         return table
 
-    def _matches(self, condition: str) -> np.ndarray:
-        name, operator, text = _read_condition(condition)
+    def _matches(self, name: str, operator: str, text: str) -> np.ndarray:
         values = self.column(name)
         if values.dtype.kind in "fiu" or all(value is None or _is_number(value) for value in values):
             if not _is_number(text):
-                raise UserError(f"column {name!r} holds numbers, but {condition!r} compares it with {text!r}")
+                raise UserError(f"column {name!r} holds numbers, but the condition compares it with {text!r}")
             return _COMPARE[operator](self.numbers(name), float(text))
         if operator not in ("==", "!="):
-            raise UserError(f"column {name!r} holds text; {condition!r} can only use == or !=")
+            raise UserError(f"column {name!r} holds text; a condition on it can only use == or !=")
         return _COMPARE[operator](values.astype(str), text)
 
     def groups(self, by: Sequence[str]) -> Iterator[tuple[dict[str, Any], Table]]:
@@ -255,7 +260,7 @@ def points(
     if results:
         table = select_metric(table, y)
         cluster = cluster or "run"
-    table = table.where(where)
+    table = table.where(where, x)
     column = "value" if results else y
     xs = tuple(_positive(table, name, "x", zero=variable in zero_allowed) for variable, name in x.items())
     ys = _positive(table, column, "y", called=y)

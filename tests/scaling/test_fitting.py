@@ -254,3 +254,14 @@ def test_frame_and_chart_show_only_what_is_identified() -> None:
     assert "0.30" in chart["title"]
     assert [layer["mark"]["type"] for layer in chart["layer"]] == ["area", "line", "point"]
     assert "not identified" in bad.plot().to_dict()["title"]
+
+
+def test_conditions_may_name_the_laws_variables() -> None:
+    table = power_table()
+    by_variable = points(table, N, "loss", where="N>1e5 and loss>0")
+    by_column = points(table, N, "loss", where="params>1e5")
+    assert len(by_variable) == len(by_column) == (table["params"] > 1e5).sum()
+    with pytest.raises(UserError, match="holds numbers"):
+        points(table, N, "loss", where="N>big")
+    with pytest.raises(UserError, match="can only use =="):
+        points(table, N, "loss", where="run>r3")
