@@ -11,7 +11,7 @@ from scisci.report.fits import Fit
 from scisci.report.study import Study
 
 MAX_RUNS = 1_000
-FLOAT32_EPSILON = 1.1920929e-07
+ROUNDING = {"float32": 1.1920929e-07, "float64": 2.220446e-16}
 _RUN_COLUMNS = ["series", "run", "size", "params", "data", "flops", "seed"]
 _CURVE_COLUMNS = ["kind", "panel", "series", "x", "y", "low", "high", "exponent", "verdict", "law"]
 
@@ -137,18 +137,19 @@ def symmetry_errors(study: Study) -> tuple[pd.DataFrame, float]:
     """A row per run, symmetry group and predicted quantity on the ID split, and the axis floor.
 
     An error of exactly zero has no place on a log axis: it is drawn at `floor`, a decade below the smallest
-    error there is, and flagged `exact`. `panel` is the predicted quantity: energy or forces.
+    error there is, and flagged `exact`. `panel` is the predicted quantity: energy or forces, with "float64" where
+    it was computed in that instead of the precision of the run.
     """
     frame = study.frame
     rows = frame[(frame.status == "ok") & (frame.split == study.identity.name)]
     rows = rows[rows.metric.fillna("").str.startswith("symmetry_") & rows.value.notna()]
-    parts = rows.metric.str.split("_", n=2, expand=True).reindex(columns=range(3))
+    parts = rows.metric.str.split("_", n=2, expand=True).reindex(columns=range(3), fill_value="")
     positive = rows.value[rows.value > 0]
     floor = 10.0 ** (math.floor(math.log10(positive.min())) - 1) if len(positive) else 1e-8
     rows = rows.assign(
         kind="run",
         group=parts[1],
-        panel=parts[2],
+        panel=parts[2].str.replace("_", ", "),
         x=rows.value.clip(lower=floor),
         exact=rows.value == 0,
         used=False,
@@ -161,3 +162,12 @@ def symmetry_medians(rows: pd.DataFrame) -> pd.DataFrame:
     """The median over runs of `symmetry_errors`' rows, per series, group and quantity."""
     medians = rows.groupby(["panel", "series", "group"], as_index=False).x.median()
     return medians.assign(kind="median")
+
+
+def rounding_units(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rounding unit of each panel of `symmetry_errors`, where it lies among the errors drawn."""
+    units = [
+        {"kind": "precision", "panel": panel, "x": ROUNDING["float64" if "float64" in panel else "float32"]}
+        for panel in rows.panel.unique()
+    ]
+    return pd.DataFrame([unit for unit in units if rows.x.min() / 10 < unit["x"] < rows.x.max()])

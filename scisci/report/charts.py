@@ -50,7 +50,7 @@ def overview(study: Study, axis: str) -> alt.FacetChart:
             alt.Chart()
             .transform_filter(alt.FieldEqualPredicate(field="kind", equal="words"))
             .transform_filter(alt.FieldEqualPredicate(field="series", equal=series))
-            .mark_text(align="left", fontSize=10, fontWeight=600)
+            .mark_text(align="left", fontSize=9, fontWeight=600)
             .encode(x=alt.value(6), y=alt.value(14 + 14 * row), text="words:N", color=colour)
         )
     return _panels([points, curves, words], layers, [split.label for split in study.splits], aspect=1.6)
@@ -108,9 +108,10 @@ def symmetry(study: Study) -> alt.FacetChart:
     """
     rows, floor = chartdata.symmetry_errors(study)
     ticks = log_ticks(floor * 10, max(1.0, rows.x.max()))
+    zero = [floor] if rows.exact.any() else []
     scale = alt.Scale(type="log", domain=[floor * 0.6, max(1.0, rows.x.max()) * 1.5], nice=False)
     label = f"datum.value < {floor * 2!r} ? '0' : format(datum.value, datum.value < 0.1 ? '~e' : '~r')"
-    x = alt.X("x:Q", scale=scale, title="relative error", axis=alt.Axis(values=[floor, *ticks], labelExpr=label))
+    x = alt.X("x:Q", scale=scale, title="relative error", axis=alt.Axis(values=zero + ticks, labelExpr=label))
     groups = [group for group in SYMMETRY_GROUPS if group in set(rows.group)]
     y = alt.Y("group:N", sort=groups, title=None)
     offset = alt.YOffset("series:N", sort=list(study.series))
@@ -125,10 +126,8 @@ def symmetry(study: Study) -> alt.FacetChart:
         .encode(x, y, offset, colour, shape, alt.Fill("series:N", legend=None), fillOpacity=hollow)
         .encode(tooltip=_run_tooltip("value", "relative error", form=".2~e")),
     ]
-    lines = pd.DataFrame(
-        [{"kind": "precision", "x": chartdata.FLOAT32_EPSILON, "panel": p} for p in rows.panel.unique()]
-    )
-    if floor < chartdata.FLOAT32_EPSILON < rows.x.max():
+    lines = chartdata.rounding_units(rows)
+    if len(lines):
         layers.insert(0, _rows("precision").mark_rule(style="reference", strokeDash=[4, 4]).encode(x))
     medians = chartdata.symmetry_medians(rows)
     return _panels([rows, medians, lines], layers, rows.panel.unique().tolist(), aspect=0.75, width=360, margin=110)

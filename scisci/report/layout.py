@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,8 @@ from scisci.report.cells import Table
 from scisci.report.study import AXES, Study
 from scisci.report.wording import capital, formula
 
+# laws of one variable are written in N, whatever they are fitted along
+SYMBOLS = {"params": "N", "data": "D", "flops": "C"}
 SECTIONS = {"params": "Parameters", "data": "Training data", "flops": "Training compute"}
 
 
@@ -75,7 +78,7 @@ def overview(study: Study) -> list[Figure]:
         return []
     axis = min(axes, key=lambda a: sum(fit.rank for fit in chartdata.headline_fits(study, a)))
     title = f"{capital(study.metric.label)} against {AXES[axis]}, in and out of distribution"
-    words = f"Numbers: exponents of the law {_law(study, axis)} with 95 % intervals."
+    words = f"Numbers: exponents of the law {_law(study, axis)} with 95 % intervals. Bars: 95 %, {study.error_kind}."
     return [Figure("overview", title, f"{words} {_held(study, axis)}", charts.overview(study, axis), words)]
 
 
@@ -124,15 +127,15 @@ def severity(study: Study) -> list[Figure]:
 
 def symmetry(study: Study) -> list[Figure]:
     """Symmetry errors, where the runs measured them."""
-    rows, floor = chartdata.symmetry_errors(study)
+    rows, _ = chartdata.symmetry_errors(study)
     if rows.empty:
         return []
     caption = (
         f"Relative error of predictions under random symmetry operations, on {study.identity.label}, "
         "logarithmic. A mark is a run, the bar their median."
     )
-    if floor < chartdata.FLOAT32_EPSILON < rows.x.max():
-        caption += " Dashed: the rounding unit of float32, 1.2e-7."
+    if len(chartdata.rounding_units(rows)):
+        caption += " Dashed: the rounding unit of float32, 1.2e-7, or float64, 2.2e-16."
     if rows.exact.any():
         caption += " Hollow marks at 0 are errors of exactly zero, which a logarithmic axis cannot place."
     return [Figure("symmetry", "Symmetry error by group", caption, charts.symmetry(study))]
@@ -147,7 +150,8 @@ def _drawn(study: Study, rows: pd.DataFrame) -> str:
 def _law(study: Study, axis: str) -> str:
     law = study.law(axis)
     fit = next(fit for fit in study.fits_of(axis) if fit.law == law)
-    return f"“{fit.law.replace('_', ' ')}”, {formula(fit.formula)},"
+    words = re.sub(r"\bN\b", SYMBOLS[axis], formula(fit.formula))
+    return f"“{fit.law.replace('_', ' ')}”, {words},"
 
 
 def _held(study: Study, axis: str) -> str:

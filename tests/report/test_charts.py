@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ import pytest
 import vl_convert
 
 from scisci.report import chartdata, charts
-from scisci.report.layout import figures
+from scisci.report.layout import figures, scaling
 from scisci.report.page import VEGA_LITE
 from scisci.report.study import Study, assemble
 
@@ -169,3 +170,30 @@ def test_an_axis_that_no_run_has_a_value_on_has_no_chart(frame: pd.DataFrame) ->
     keys = {figure.key for figure in figures(assemble(frame.assign(flops=float("nan")), []))}
     assert "error-flops" not in keys
     assert {"error-params", "error-data"} <= keys
+
+
+def test_a_rounding_unit_stands_in_the_panels_of_its_precision_alone(frame: pd.DataFrame) -> None:
+    """Every symmetry error of the table is doubled by one in float64, 9 decades smaller."""
+    symmetric = frame[frame.metric.fillna("").str.startswith("symmetry_")]
+    double = symmetric.assign(metric=symmetric.metric + "_float64", value=symmetric.value * 1e-9)
+    chart = charts.symmetry(assemble(pd.concat([frame, double]), []))
+    lines = {row["panel"]: row["x"] for row in rows(chart, "precision")}
+    assert lines == {
+        "energy": pytest.approx(np.finfo(np.float32).eps),
+        "forces": pytest.approx(np.finfo(np.float32).eps),
+        "energy, float64": pytest.approx(np.finfo(np.float64).eps),
+        "forces, float64": pytest.approx(np.finfo(np.float64).eps),
+    }
+
+
+def test_a_tick_at_zero_needs_an_error_of_zero(frame: pd.DataFrame) -> None:
+    labelled = lambda study: len(
+        charts.symmetry(study).to_dict()["spec"]["layer"][-1]["encoding"]["x"]["axis"]["values"]
+    )
+    positive = frame[~(frame.metric.fillna("").str.startswith("symmetry_") & (frame.value == 0))]
+    assert labelled(assemble(frame, [])) == labelled(assemble(positive, [])) + 1
+
+
+@pytest.mark.parametrize(("axis", "symbol"), [("params", "N"), ("data", "D"), ("flops", "C")])
+def test_a_law_is_written_in_the_variable_of_its_axis(study: Study, axis: str, symbol: str) -> None:
+    assert f"{symbol}^(−α)" in scaling(study, axis)[0].caption
