@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from scisci.contracts.errors import UserError
 from scisci.scaling.cli import main
+from scisci.scaling.comparison import difference
+from scisci.scaling.fitting import fit
 
 from .tables import results_table
 from .test_frontier import budgets
@@ -108,3 +111,30 @@ def test_help_needs_no_numpy() -> None:
     code = "import sys; from scisci.scaling.cli import _parser; _parser().format_help(); print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_every_public_name_loads() -> None:
+    import scisci.scaling as scaling
+
+    assert all(getattr(scaling, name) is not None for name in scaling.__all__)
+    with pytest.raises(AttributeError):
+        _ = scaling.nothing
+
+
+def test_the_exponent_of_one_split_pairs_with_the_other_by_run() -> None:
+    """Noise that a run carries to both splits cancels in the difference: it covers, and is narrower than unpaired."""
+    rng = np.random.default_rng(11)
+    n = np.repeat(np.geomspace(1e4, 1e7, 8), 2)
+    shared = 0.02 * rng.normal(size=n.size)
+    for law, offset in (("power", 0.0), ("power_offset", 0.1)):
+        fits = [
+            fit(law, {"n": n, "run": np.arange(n.size), "y": loss}, {"N": "n"}, "y", cluster="run")
+            for loss in (
+                (offset + (n / 1e4) ** -alpha) * np.exp(shared + 0.005 * rng.normal(size=n.size))
+                for alpha in (0.5, 0.4)
+            )
+        ]
+        found = difference(*fits)
+        assert found.low < 0.1 < found.high
+        widths = [high - low for low, high in (f.intervals["alpha"] for f in fits)]
+        assert found.high - found.low < 0.6 * np.hypot(*widths)
