@@ -14,6 +14,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from scisci.contracts.errors import UserError
+from scisci.contracts.files import creating
 from scisci.contracts.run import RunResult, RunSpec
 
 SPEC_FILE, RESULT_FILE = "spec.json", "result.json"
@@ -35,13 +36,11 @@ class Records:
 
     def prepare(self) -> None:
         """Make the folders that runs are recorded in; where that cannot be, it is a `UserError`."""
-        try:
-            for folder in (self.runs, self.locks):
+        for folder in (self.runs, self.locks):
+            with creating(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 # only making a file tells whether files can be made here
                 tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror}; choose another --out") from error
 
     def path(self, run: str) -> Path:
         """Folder of a recorded run."""

@@ -52,6 +52,8 @@ def test_images_go_to_a_folder(table: Path, tmp_path: Path) -> None:
     [
         (["--out", "{folder}"], "is a folder"),
         (["--format", "png", "--out", "chart.png"], "give --out a folder"),
+        (["--out", "/proc/x.html"], "cannot write to /proc/x.html"),
+        (["--format", "svg", "--out", "/proc/charts"], "cannot write to /proc/charts"),
         (["--metric", "energy_mea"], "did you mean"),
         (["--dataset", "other"], "unknown data set"),
         (["--fits", "{folder}/none.json"], "no fits at"),

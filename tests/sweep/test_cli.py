@@ -167,7 +167,7 @@ def test_an_out_that_cannot_be_written_is_one_sentence(study_file, no_folder):
 def test_records_that_cannot_be_made_are_one_sentence(study_file, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "runs").write_text("in the way")
-    with pytest.raises(UserError, match=r"cannot write to .*out: File exists; choose another --out"):
+    with pytest.raises(UserError, match=r"cannot write to .*runs: File exists; choose another place"):
         main(["run", str(study_file), "--out", str(tmp_path / "out"), "--engine", "inline"])
 
 
