@@ -127,13 +127,11 @@ def test_the_exponent_of_one_split_pairs_with_the_other_by_run() -> None:
     n = np.repeat(np.geomspace(1e4, 1e7, 8), 2)
     shared = 0.02 * rng.normal(size=n.size)
     for law, offset in (("power", 0.0), ("power_offset", 0.1)):
-        fits = [
-            fit(law, {"n": n, "run": np.arange(n.size), "y": loss}, {"N": "n"}, "y", cluster="run")
-            for loss in (
-                (offset + (n / 1e4) ** -alpha) * np.exp(shared + 0.005 * rng.normal(size=n.size))
-                for alpha in (0.5, 0.4)
-            )
-        ]
+        fits = []
+        for alpha in (0.5, 0.4):
+            loss = (offset + (n / 1e4) ** -alpha) * np.exp(shared + 0.005 * rng.normal(size=n.size))
+            table = {"n": n, "run": np.arange(n.size), "y": loss}
+            fits.append(fit(law, table, {"N": "n"}, "y", cluster="run"))
         found = difference(*fits)
         assert found.low < 0.1 < found.high
         widths = [high - low for low, high in (f.intervals["alpha"] for f in fits)]
