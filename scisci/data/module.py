@@ -24,8 +24,9 @@ STATISTICS_SAMPLES = 4096
 class Statistics:
     """What a model must know of its training subset before it is built.
 
-    `energy_references` has one energy (eV) per element; `energy_scale` is the rms of a force component (eV/Å) in the
-    training subset, `average_neighbors` the mean number of edges per atom there.
+    `energy_references` has one energy (eV) per element, as stored with the data set, whatever the subset;
+    `energy_scale` is the rms of a force component (eV/Å) in the training subset, `average_neighbors` the mean number
+    of edges per atom there.
     """
 
     elements: tuple[int, ...]
