@@ -28,7 +28,7 @@ async function draw(element) {
   await window.vegaEmbed(element, fitted(chart, width), options);
   // Labels take what the reader's font needs: one more pass gives back what they took too much.
   const excess = element.querySelector("svg").getBoundingClientRect().width - width;
-  if (excess > 0) await window.vegaEmbed(element, fitted(chart, width - excess), options);
+  if (excess > 0) await window.vegaEmbed(element, fitted(chart, width - Math.ceil(excess) - 2), options);
 }
 
 // One after the other: a chart never draws over itself, and a new width or theme waits its turn.
