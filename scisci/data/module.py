@@ -155,7 +155,7 @@ class StoreDataModule(L.LightningDataModule):
             raise UserError(f"{self.store.path} has no per-element reference energies; import it again to add them")
         elements = np.flatnonzero(np.isfinite(references))
         if not batch.edge_index.shape[1]:
-            raise UserError(f"no two atoms of the training subset are within the cutoff of {cutoff} Å; give a larger one")
+            raise UserError(f"no two training atoms are within the cutoff of {cutoff} Å; give a larger one")
         return Statistics(
             elements=tuple(elements.tolist()),
             energy_references=tuple(references[elements].tolist()),

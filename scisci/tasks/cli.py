@@ -149,6 +149,8 @@ class CLI(LightningCLI):
         """Measure the best weights and write the result."""
         assert self.run_folder is not None
         start = time.perf_counter()
+        # The last validation may lie before the last step; a finished run can be trained longer from its end.
+        self.trainer.save_checkpoint(self.run_folder / "checkpoints" / "last.ckpt")
         run = digest((self.run_folder / "config.yaml").read_bytes())[:16]
         result = conclude(self.model, self.datamodule, self.trainer, self.best, self.curve, self.run_folder, run)
         seconds = result.training_seconds + time.perf_counter() - start

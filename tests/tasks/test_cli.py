@@ -114,6 +114,15 @@ def test_killed_run_goes_on_where_it_was(small_store: Path, tmp_path: Path) -> N
         main(["fit", f"--run={folder}"])
 
 
+def test_finished_run_can_be_trained_longer(small_store: Path, tmp_path: Path) -> None:
+    main(["fit", *options(small_store, tmp_path, steps=15, every=40)])
+    (folder,) = tmp_path.iterdir()
+    main(["fit", "--run", str(folder), "--trainer.max_steps=25"])
+    result = RunResult.model_validate_json((folder / "result.json").read_text())
+    assert result.samples_seen == 25 * 16
+    assert pq.read_table(folder / "curve.parquet").to_pandas()["step"].max() == 25
+
+
 def test_interrupted_run_says_how_to_go_on(small_store: Path, tmp_path: Path) -> None:
     process = start(small_store, tmp_path)
     wait_for_checkpoint(process, tmp_path)
