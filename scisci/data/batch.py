@@ -66,6 +66,14 @@ def graph_batch(ragged: Ragged, cutoff: float, elements: frozenset[int] | None =
     )
 
 
+def first_systems(batch: Batch, count: int) -> Batch:
+    """A batch of the first `count` systems of `batch`."""
+    count = min(count, batch.num_graphs)
+    if count == batch.num_graphs:
+        return batch
+    return Batch.from_data_list([batch[i] for i in range(count)])
+
+
 def _assemble(**tensors: torch.Tensor) -> Batch:
     batch = Batch(_base_cls=Data, **tensors)
     ptr, edge_ptr = tensors["ptr"], tensors["edge_ptr"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning as L
@@ -14,35 +13,10 @@ from scisci.contracts.errors import UserError
 from scisci.data.batch import graph_batch
 from scisci.data.library import open_dataset
 from scisci.data.ragged import Ragged
+from scisci.data.statistics import Statistics, measure_statistics
 from scisci.data.store import Store
 
 KEEP_IN_MEMORY_BYTES = 2**30
-STATISTICS_SAMPLES = 4096
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What a model must know of its training subset before it is built.
-
-    `energy_references` has one energy (eV) per element, as stored with the data set, whatever the subset;
-    `energy_scale` is the rms of a force component (eV/Å) in the training subset, `average_neighbors` the mean number
-    of edges per atom there.
-    """
-
-    elements: tuple[int, ...]
-    energy_references: tuple[float, ...]
-    energy_scale: float
-    average_neighbors: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON and checkpoints."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Statistics:
-        """Undo `as_dict`, also after a round trip through JSON."""
-        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**plain)
 
 
 class GraphDataset(Dataset):
@@ -147,21 +121,8 @@ class StoreDataModule(L.LightningDataModule):
         return split.indices(count)
 
     def statistics(self, cutoff: float) -> Statistics:
-        """Statistics of the training subset (its first 4,096 samples), with neighbours within `cutoff` Å."""
-        subset = self.store.take(self.train_indices()[:STATISTICS_SAMPLES])
-        batch = graph_batch(subset, cutoff)
-        references = self.store.references.get("energy")
-        if references is None:
-            raise UserError(f"{self.store.path} has no per-element reference energies; import it again to add them")
-        elements = np.flatnonzero(np.isfinite(references))
-        if not batch.edge_index.shape[1]:
-            raise UserError(f"no two training atoms are within the cutoff of {cutoff} Å; give a larger one")
-        return Statistics(
-            elements=tuple(elements.tolist()),
-            energy_references=tuple(references[elements].tolist()),
-            energy_scale=float(batch.forces.double().square().mean().sqrt()),
-            average_neighbors=batch.edge_index.shape[1] / len(batch.numbers),
-        )
+        """Statistics of the training subset, with neighbours within `cutoff` Å."""
+        return measure_statistics(self.store, self.train_indices(), cutoff)
 
     def check(self) -> None:
         """Raise `UserError` if the data set cannot be what the options ask for; reads no samples."""

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import MetricValue, OptimizationSpec
-from scisci.data.module import Statistics, StoreDataModule
+from scisci.data.batch import first_systems
+from scisci.data.module import StoreDataModule
+from scisci.data.statistics import Statistics
 from scisci.models import registry
 from scisci.models.potential import Potential
 from scisci.symmetry.actions import rotate
@@ -203,11 +205,3 @@ def relative_rate(step: int, steps: int, warmup: float, schedule: str) -> float:
         return (step + 1) / (rise + 1)
     progress = min(1.0, (step - rise) / (steps - rise))
     return {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}[schedule]
-
-
-def first_systems(batch: Any, count: int) -> Any:
-    """A batch of the first `count` systems of `batch`."""
-    count = min(count, batch.num_graphs)
-    if count == batch.num_graphs:
-        return batch
-    return type(batch).from_data_list([batch[i] for i in range(count)])

@@ -14,7 +14,7 @@ from safetensors.torch import save_model as save_weights
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import atomic_path, write_text
-from scisci.data.module import Statistics
+from scisci.data.statistics import Statistics
 from scisci.models.potential import Potential
 from scisci.tasks.atomistic import AtomisticTask
 from scisci.tasks.version import code_version

@@ -1,0 +1,59 @@
+"""What a model must know of its training data before it is built."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from scisci.contracts.errors import UserError
+from scisci.data.batch import graph_batch
+from scisci.data.store import Store
+
+STATISTICS_SAMPLES = 4096
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a model must know of its training subset before it is built.
+
+    `energy_references` has one energy (eV) per element, as stored with the data set, whatever the subset;
+    `energy_scale` is the rms of a force component (eV/Å) in the training subset, `average_neighbors` the mean number
+    of edges per atom there.
+    """
+
+    elements: tuple[int, ...]
+    energy_references: tuple[float, ...]
+    energy_scale: float
+    average_neighbors: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON and checkpoints."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Statistics:
+        """Undo `as_dict`, also after a round trip through JSON."""
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**plain)
+
+
+def measure_statistics(store: Store, indices: np.ndarray, cutoff: float) -> Statistics:
+    """Statistics of the samples at `indices` (the first 4,096 of them), with neighbours within `cutoff` Å."""
+    batch = graph_batch(store.take(indices[:STATISTICS_SAMPLES]), cutoff)
+    references = store.references.get("energy")
+    if references is None:
+        raise UserError(f"{store.path} has no per-element reference energies; import it again to add them")
+    if not batch.edge_index.shape[1]:
+        raise UserError(f"no two training atoms are within the cutoff of {cutoff} Å; give a larger one")
+    scale = float(batch.forces.double().square().mean().sqrt())
+    if scale == 0:
+        raise UserError(f"all training forces in {store.path} are zero; import it again with the right label keys")
+    elements = np.flatnonzero(np.isfinite(references))
+    return Statistics(
+        elements=tuple(elements.tolist()),
+        energy_references=tuple(references[elements].tolist()),
+        energy_scale=scale,
+        average_neighbors=batch.edge_index.shape[1] / len(batch.numbers),
+    )
