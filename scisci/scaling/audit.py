@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from scisci.scaling.clusters import quantile
+
 if TYPE_CHECKING:
     from scisci.scaling.fitting import Fit
 
-# A 95 % half-width beyond the exponent itself is weak. A stricter verdict would be worse, not better: with few
-# runs it picks the fits whose scatter came out small by luck, and their intervals cover far less than 95 %.
+# An uncertainty beyond the exponent itself is weak. It is compared without the part of Student's quantile that
+# pays for not knowing the scatter: with that part a fit of few runs passes where its scatter came out small by
+# luck, and intervals picked so cover less than 95 %. For the same reason the limits are no stricter.
 WEAK_RELATIVE = 1.0
-WEAK_ABSOLUTE = 0.1  # below this no interval is weak, so that a flat trend can be identified as flat
+WEAK_ALWAYS = 2.0  # a half-width beyond this many times the exponent is weak, however few the runs
+WEAK_ABSOLUTE = 0.1  # below this no uncertainty is weak, so that a flat trend can be identified as flat
 BEND_LEVEL = 0.01  # significance at which a bend in log-log is reported
 
 
@@ -46,13 +50,17 @@ def _fatal(fit: Fit, distinct: int) -> list[str]:
 
 def _weak(fit: Fit) -> list[str]:
     reasons = []
+    known_scatter = float(stats.norm.ppf(0.5 + fit.interval.level / 2) / quantile(fit.interval.dof))
     for name in fit.law.exponents:
         low, high = fit.intervals[name]
-        if 0.5 * (high - low) > max(WEAK_RELATIVE * abs(fit.parameters[name]), WEAK_ABSOLUTE):
-            reasons.append(f"the 95 % interval of {name} spans {low:.2g} to {high:.2g}")
+        half, size = 0.5 * (high - low), abs(fit.parameters[name])
+        if half * known_scatter > max(WEAK_RELATIVE * size, WEAK_ABSOLUTE):
+            reasons.append(f"{name} is uncertain by more than its own size")
+        elif half > max(WEAK_ALWAYS * size, WEAK_ABSOLUTE):
+            reasons.append(f"the 95 % interval of {name} is too wide, for want of runs to tell the scatter")
     bend = bend_test(fit) if fit.law.log_linear else None
     if bend is not None and bend < BEND_LEVEL:
-        reasons.append(f"the points bend in log-log (p = {bend:.1g}), so {fit.law.exponent} depends on the range")
+        reasons.append(f"the points bend in log-log (p < {BEND_LEVEL:g}), so {fit.law.exponent} depends on the range")
     return reasons
 
 

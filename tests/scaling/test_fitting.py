@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from scisci.contracts.errors import UserError
+from scisci.scaling.audit import judge
 from scisci.scaling.fitting import Fit, fit
 from scisci.scaling.resampling import bootstrap
 from scisci.scaling.solve import huber
@@ -149,6 +152,21 @@ def test_pure_power_data_leave_the_offset_interval_at_zero() -> None:
     found = power_fit(power_table(offset=0.0, noise=0.03), "power_offset")
     assert found.intervals["E"][0] == 0.0
     assert any("E = 0" in reason for reason in found.audit.reasons)
+
+
+@pytest.mark.parametrize(("dof", "half"), [(1, 0.6), (3, 0.3 * 3.182446 / 1.959964), (20, 0.3 * 2.085963 / 1.959964)])
+def test_a_verdict_falls_where_the_uncertainty_exceeds_the_exponent(dof: int, half: float) -> None:
+    """Without the part of Student's quantile (of tables) that pays for unknown scatter, and never beyond twice."""
+    found = power_fit(power_table(sizes=dof + 2, seeds=1, alpha=0.3, noise=1e-6))
+    alpha = found.parameters["alpha"]
+    scale = alpha / 0.3
+
+    def judged(width: float) -> str:
+        ends = (alpha - width * scale, alpha + width * scale)
+        return judge(replace(found, intervals=found.intervals | {"alpha": ends}), dof + 2)[0]
+
+    assert found.interval.dof == dof
+    assert (judged(0.999 * half), judged(1.001 * half)) == ("identified", "weak")
 
 
 def test_a_bent_curve_is_not_called_a_power_law() -> None:
