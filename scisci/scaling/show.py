@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from scisci.scaling.law import laws
 from scisci.scaling.records import interval_text
@@ -64,34 +67,80 @@ def _holdout_line(record: Mapping[str, Any]) -> str:
 
 
 def show_study(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
-    """Exponents by axis, architectures down and splits across, then the differences OOD minus ID."""
-    splits = list(dict.fromkeys(record["group"]["split"] for record in records))
+    """Exponents by axis, architectures down and splits across, then the differences OOD minus ID.
+
+    Why a verdict fell is in the records (`audit.reasons`): dozens of fits have too many reasons to list.
+    """
+    splits = sorted(dict.fromkeys(record["group"]["split"] for record in records), key=lambda name: name != "test")
     metric = records[0]["metric"]
     for axis, title in _AXIS_TITLES.items():
         chosen = [record for record in records if record["axis"] == axis]
         if not chosen:
             continue
-        table = Table("model", "law", *splits, title=f"exponent of {metric} along {title}, 95 % interval")
-        for (model, law), row in _rows(chosen).items():
-            cells = [_coloured(row[split]) if split in row else "" for split in splits]
-            table.add_row(model, law, *cells)
-        console.print(table)
-        _show_differences(console, chosen, [split for split in splits if split != "test"], title)
-    _notes(console, records)
+        rows = _rows(chosen)
+        cells = {key: {split: _exponent_cell(record) for split, record in row.items()} for key, row in rows.items()}
+        _by_split(console, f"exponent of {metric} along {title}, 95 % interval", splits, cells)
+        differences = {
+            key: {split: _difference_cell(record) for split, record in row.items()} for key, row in rows.items()
+        }
+        if any(_differs(record) is not None for record in chosen):
+            heading = f"exponent OOD minus ID along {title}, 95 % interval, paired by run"
+            _by_split(console, heading, [split for split in splits if split != "test"], differences)
+    _legend(console, records)
+    _left_out(console, records)
+    console.print("the reason for each verdict is in the JSON (audit.reasons) and in the report", highlight=False)
 
 
-def _show_differences(console: Console, records: Sequence[Mapping[str, Any]], splits: list[str], title: str) -> None:
-    table = Table("model", "law", *splits, title=f"exponent OOD minus ID along {title}, 95 % interval, paired by run")
-    filled = False
-    for (model, law), row in _rows(records).items():
-        cells = []
-        for split in splits:
-            found = [d for d in row[split]["differences"] if d["kind"] == "ood-id"] if split in row else []
-            cells.append(escape(f"{found[0]['text']}") if found else "–")
-            filled |= bool(found) and found[0]["value"] is not None
-        table.add_row(model, law, *cells)
-    if filled:
+Key = tuple[str, str]  # architecture with treatment, law
+
+
+def _by_split(console: Console, title: str, splits: Sequence[str], cells: Mapping[Key, Mapping[str, Text]]) -> None:
+    """One column per split; folded, and if need be in several tables, so that no word is cut at this width."""
+    lead = 3 + 1 + sum(3 + max(map(cell_len, column)) for column in zip(("model", "law"), *cells, strict=True))
+    for fold in (False, True):
+        columns = {name: _column(name, [row.get(name, Text("–")) for row in cells.values()], fold) for name in splits}
+        widths = {name: 3 + max(map(_width, texts)) for name, texts in columns.items()}
+        if lead + sum(widths.values()) <= console.width:
+            break
+    parts: list[list[str]] = [[]]
+    for split in splits:
+        if parts[-1] and lead + sum(widths[name] for name in [*parts[-1], split]) > console.width:
+            parts.append([])
+        parts[-1].append(split)
+    for part in parts:
+        table = Table("model", "law", title=title, show_lines=fold)
+        for split in part:
+            table.add_column(columns[split][0], no_wrap=True)
+        for i, key in enumerate(cells, start=1):
+            table.add_row(*key, *(columns[split][i] for split in part))
         console.print(table)
+
+
+def _column(split: str, cells: Sequence[Text], fold: bool) -> list[Text]:
+    """Heading and cells; folded, value, interval and verdict each have a line and a long name breaks at its prefix."""
+    if not fold:
+        return [Text(split), *cells]
+    folded = [Text(re.sub(r" (?=[\[(])", "\n", cell.plain), style=cell.style) for cell in cells]
+    narrow = cell_len(split) <= max(map(_width, folded))
+    return [Text(split if narrow else split.replace("ood_", "ood_\n", 1)), *folded]
+
+
+def _width(text: Text) -> int:
+    return max(map(cell_len, text.plain.split("\n")))
+
+
+def _exponent_cell(record: Mapping[str, Any]) -> Text:
+    return Text(record["text"], style=_COLOURS[record["audit"]["verdict"]])
+
+
+def _difference_cell(record: Mapping[str, Any]) -> Text:
+    found = _differs(record)
+    return Text(found["text"] if found else "–")
+
+
+def _differs(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The difference of this exponent from that on `test`."""
+    return next((each for each in record["differences"] if each["kind"] == "ood-id"), None)
 
 
 def show_differences(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
@@ -130,11 +179,6 @@ def _rows(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[st
     return rows
 
 
-def _coloured(record: Mapping[str, Any]) -> str:
-    colour = _COLOURS[record["audit"]["verdict"]]
-    return f"[{colour}]{escape(record['text'])}[/]"
-
-
 def _intervals(records: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     """The degrees of freedom seen with each kind of interval."""
     found: dict[str, set[int]] = {}
@@ -149,14 +193,18 @@ def _verdict(record: Mapping[str, Any]) -> str:
     return f"[{_COLOURS[verdict]}]{verdict}[/]"
 
 
-def _notes(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
-    """Which interval is quoted, and each reason once with the groups it holds for."""
-    losses = list(dict.fromkeys(r["loss"] for r in records if r["loss"]))
-    for line in losses:
+def _legend(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
+    """What was minimised and which interval is quoted."""
+    for line in dict.fromkeys(record["loss"] for record in records if record["loss"]):
         console.print(f"objective: {line}", highlight=False)
     for words, dofs in _intervals(records).items():
         span = f"{dofs[0]:g}" if len(dofs) == 1 else f"{dofs[0]:g} to {dofs[-1]:g}"
         console.print(f"interval: {words}; residual degrees of freedom: {span}", highlight=False)
+
+
+def _notes(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
+    """The legend, and each reason once with the number of fits it holds for."""
+    _legend(console, records)
     remarks: dict[str, int] = {}
     for record in records:
         for reason in [*record["audit"]["reasons"], *record["warnings"]]:
@@ -164,6 +212,10 @@ def _notes(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
             remarks[line] = remarks.get(line, 0) + 1
     for line, count in remarks.items():
         console.print(escape(line) + (f" ({count} fits)" if count > 1 else ""), highlight=False)
+    _left_out(console, records)
+
+
+def _left_out(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
     left_out: dict[str, int] = {}
     for record in records:
         for reason, count in record["left_out"].items():

@@ -72,9 +72,10 @@ def study(
 
 
 def _evaluated(runs: Table) -> list[tuple[str, Table]]:
-    splits = [(group["split"], rows) for group, rows in runs.groups(("split",))]
-    wanted = [(split, rows) for split, rows in splits if split == "test" or str(split).startswith("ood_")]
-    return sorted(wanted, key=lambda item: (item[0] != "test", item[0]))
+    """The splits that carry exponents: test, then out of distribution in the order of the table."""
+    splits = [(str(group["split"]), rows) for group, rows in runs.groups(("split",))]
+    wanted = [(split, rows) for split, rows in splits if split == "test" or split.startswith("ood_")]
+    return sorted(wanted, key=lambda item: item[0] != "test")
 
 
 def _entry(law: Law, axis: str, group: dict[str, Any], runs: Table, rows: Table, y: str) -> Entry:

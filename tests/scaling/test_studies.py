@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from scisci.contracts.errors import UserError
 from scisci.scaling.cli import main
 from scisci.scaling.records import read_records, write_records
+from scisci.scaling.show import show_study
 from scisci.scaling.studies import frontier_runs, study, study_records
 from scisci.scaling.table import read_table, select_metric
 
@@ -202,3 +205,33 @@ def test_missing_and_broken_tables_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             read_table(path)
+
+
+def test_splits_come_test_first_then_as_in_the_table(records: list[dict]) -> None:
+    order = [r["group"]["split"] for r in records if r["group"]["architecture"] == "alpha_net"]
+    assert order[:3] == ["test", "ood_hot", "ood_large"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_study_tables_cut_no_word(records: list[dict], width: int) -> None:
+    """Many splits, long names and weak fits: everything is legible at any width that holds one split."""
+    shifts = ("ood_composition", "ood_size", "ood_time_and_temperature")
+    many = [
+        record | {"group": record["group"] | {"split": split}, "text": text}
+        for record in records
+        for split, text in [(record["group"]["split"], record["text"])]
+        + [(shift, "-0.0234 [-0.1234, 0.0123] (weak)") for shift in shifts if record["group"]["split"] == "ood_hot"]
+    ]
+    console = Console(width=width, record=True, file=io.StringIO())
+    show_study(console, many)
+    printed = console.export_text()
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= width
+    for word in ("power_offset", "not identified", "[-0.1234, 0.0123]", "(weak)", "audit.reasons"):
+        assert word in printed
+    for name in ("composition", "time_and_temperature"):
+        assert name in printed
+    for record in records:
+        assert not any(reason in printed for reason in record["audit"]["reasons"])
+    heads = [line for line in printed.splitlines() if "model" in line and "test" in line]
+    assert heads
