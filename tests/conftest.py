@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from scisci.data.batch import graph_batch
 from scisci.data.library import open_dataset
@@ -15,6 +16,9 @@ from scisci.data.store import Store
 from scisci.data.writer import StoreWriter
 
 torch.set_num_threads(1)
+# Examples are judged by what they show, not by how busy the machine is.
+settings.register_profile("scisci", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("scisci")
 
 
 def copy_samples(source: Store, indices: np.ndarray, writer: StoreWriter) -> None:
