@@ -74,7 +74,7 @@ def timeless(result: RunResult | None) -> dict[str, Any] | None:
     return result and result.model_dump(exclude={"seconds"})
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     """Poll until `condition` is true; returns its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
