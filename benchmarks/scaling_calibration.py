@@ -27,6 +27,7 @@ from scisci.scaling.resampling import bootstrap, quote
 from scisci.scaling.table import Points
 
 SMALLEST = 1e4
+QUOTED_FROM = 0.01  # share of repetitions with a crossover below which its coverage has no meaning
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,9 @@ def run(family: Family, repetitions: int, resamples: int, seed: int) -> dict[str
         "weak": counts["weak"] / repetitions,
         "not identified": counts["not identified"] / repetitions,
         "exponent": covered / max(counts["identified"], 1),
-        "percentile": percentile / percentiles if percentiles else float("nan"),
+        "percentile": percentile / percentiles if percentiles else "not computed",
         "difference": difference_covered / max(differences, 1),
-        "crossover": crossing_covered / crossings if crossings else float("nan"),
+        "crossover": crossing_covered / crossings if crossings >= QUOTED_FROM * repetitions else "not quoted",
         "crossover quoted": crossings / repetitions,
         "oracle's 95 % error": float(np.quantile(oracle, 0.95)),
         "not identified though oracle within 10 %": missed / repetitions,
@@ -178,7 +179,8 @@ def main() -> None:
         begin = time.perf_counter()
         row = run(family, options.repetitions, options.resamples, options.seed)
         rows.append(row)
-        cells = "  ".join(f"{key} {value:.3f}" for key, value in row.items() if isinstance(value, float))
+        figures = {key: f"{value:.3f}" if isinstance(value, float) else value for key, value in row.items()}
+        cells = "  ".join(f"{key} {value}" for key, value in figures.items() if key != "family")
         print(f"{family.name}: {cells}  ({time.perf_counter() - begin:.0f} s)", flush=True)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
