@@ -17,6 +17,7 @@ _PUBLIC = {
     "fit": "fitting",
     "Bootstrap": "resampling",
     "bootstrap": "resampling",
+    "paired_bootstrap": "resampling",
     "Difference": "comparison",
     "difference": "comparison",
     "shared_exponent": "comparison",

@@ -16,7 +16,7 @@ from scisci.scaling.fitting import ROBUST_DELTA, ROBUST_FROM, Fit, fit, match_va
 from scisci.scaling.law import Law
 from scisci.scaling.law import law as find_law
 from scisci.scaling.records import difference_record, fit_record, number, refused_record
-from scisci.scaling.resampling import REFERENCE_SEED, Bootstrap, bootstrap, quote
+from scisci.scaling.resampling import REFERENCE_SEED, Bootstrap, bootstrap, paired_bootstrap, quote
 from scisci.scaling.table import Points, is_results, points, read_table, select_metric
 from scisci.scaling.validation import holdout, sensitivity
 
@@ -151,7 +151,7 @@ def compare_groups(query: Query, pair: str | None = None) -> tuple[list[dict[str
     found = records(groups, query)
     for group, record in zip(groups, found, strict=True):
         record["differences"] = [
-            difference_record(difference(group.fit, other.fit), kind, other.key)
+            _compared(group.fit, other.fit, kind, other.key, query)
             for other in groups
             if (kind := _relation(group, other, groups, levels, pair)) and group.fit and other.fit
         ]
@@ -162,6 +162,11 @@ def compare_groups(query: Query, pair: str | None = None) -> tuple[list[dict[str
             test = shared_exponent(fits)
             lines.append(f"{title}: {test.words}{_held_out_words(test)}")
     return found, lines
+
+
+def _compared(a: Fit, b: Fit, kind: str, to: dict[str, Any], query: Query) -> dict[str, Any]:
+    resampled = paired_bootstrap(a, b, query.resamples, query.seed) if query.resamples else None
+    return difference_record(difference(a, b), kind, to, resampled)
 
 
 def _held_out_words(test: SharedExponent) -> str:

@@ -43,6 +43,7 @@ The file is a JSON list; every entry is one fit:
         {"kind": "ood-id" | "architecture",
          "to": {"architecture": "nequip", "treatment": "none", "split": "test"},
          "parameter": "alpha", "value": -0.04, "ci95": [-0.09, 0.01], "method": "paired t by run, 7 ...",
+         "ci95_bootstrap": [-0.08, 0.0],      paired bootstrap over runs, compare only; null otherwise
          "verdict": "..", "text": "-0.04 [-0.09, 0.01]"}],
       "warnings": ["one sentence each"]
     }
@@ -179,8 +180,10 @@ def _empty(law: str, formula: str, exponent: str) -> dict[str, Any]:
     }
 
 
-def difference_record(result: Difference, kind: str, to: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON of one exponent difference."""
+def difference_record(
+    result: Difference, kind: str, to: Mapping[str, Any], resampled: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """The JSON of one exponent difference; `resampled` is its paired bootstrap interval, beside the quoted one."""
     known = result.verdict != "not identified"
     return {
         "kind": kind,
@@ -188,6 +191,7 @@ def difference_record(result: Difference, kind: str, to: Mapping[str, Any]) -> d
         "parameter": result.parameter,
         "value": number(result.value),
         "ci95": [number(result.low), number(result.high)] if known else None,
+        "ci95_bootstrap": [number(end) for end in resampled] if known and resampled else None,
         "method": result.method,
         "verdict": result.verdict,
         "text": interval_text(result.value, result.low, result.high) if known else "not identified",

@@ -65,6 +65,34 @@ def bootstrap(
     return Bootstrap(fit.law, fit.law.natural(internal), usable)
 
 
+def paired_bootstrap(
+    a: Fit, b: Fit, resamples: int = 4000, seed: int = REFERENCE_SEED, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of the exponent of `a` minus that of `b`; runs that both fits hold are drawn together.
+
+    Runs of one fit only are drawn within that fit. NaN where fewer than half of the draws can be fitted; it is too
+    narrow below some 30 runs, where `difference` has the interval to quote.
+    """
+    draw = np.random.RandomState(seed)
+    both = set(a.points.runs) & set(b.points.runs)
+    strata = [sorted(both), sorted(set(a.points.runs) - both), sorted(set(b.points.runs) - both)]
+    drawn = [_counts(draw.choice(len(s), (resamples, len(s))), len(s)) for s in strata if s]
+    column = {run: number for number, run in enumerate(run for stratum in strata for run in stratum)}
+    counts = np.concatenate(drawn, axis=1)
+    weights = [counts[:, [column[run] for run in fit.points.runs]][:, fit.points.cluster] for fit in (a, b)]
+    usable = np.ones(resamples, dtype=bool)
+    for fit, weight in zip((a, b), weights, strict=True):
+        kind = _kinds(fit)
+        usable &= _distinct(weight, kind) >= min(len(fit.law.names), int(kind.max()) + 1)
+    if usable.mean() < 0.5:
+        return np.nan, np.nan
+    refits = [
+        fit.law.natural(_refit(fit, fit.points.log_y, fit.weight * weight[usable]))[:, fit.law.index(fit.law.exponent)]
+        for fit, weight in zip((a, b), weights, strict=True)
+    ]
+    return Bootstrap._percentiles(refits[0] - refits[1], level)
+
+
 def _kinds(fit: Fit) -> np.ndarray:
     """The number [n] of each point's x among the distinct ones."""
     _, kind = np.unique(np.stack(fit.points.x, 1), axis=0, return_inverse=True)

@@ -15,7 +15,7 @@ from scisci.scaling.crossing import crossover
 from scisci.scaling.fitting import Fit, fit
 from scisci.scaling.forecasting import forecast
 from scisci.scaling.law import law
-from scisci.scaling.resampling import bootstrap
+from scisci.scaling.resampling import bootstrap, paired_bootstrap
 from scisci.scaling.robustness import robustness
 from scisci.scaling.table import Points, points
 from scisci.scaling.trends import trend
@@ -44,6 +44,29 @@ def test_independent_difference_is_welch() -> None:
     half = stats.t.ppf(0.975, dof) * np.sqrt(va + vb)
     value = lines[1].slope - lines[0].slope
     assert (found.value, found.low, found.high) == pytest.approx((value, value - half, value + half), rel=1e-6)
+
+
+def test_paired_bootstrap_is_that_of_the_slope_of_the_ratio() -> None:
+    """Power laws over the same runs: on every draw, the difference of slopes is the slope of ln(y_a / y_b)."""
+    rng = np.random.default_rng(0)
+    n = np.repeat(np.geomspace(1e3, 1e6, 8), 3)
+    shared, runs = 0.1 * rng.normal(size=24), [f"r{i}" for i in range(24)]
+    losses = [30 * n**-alpha * np.exp(shared + 0.02 * rng.normal(size=24)) for alpha in (0.3, 0.2)]
+    a, b = (
+        fit("power", {"N": n, "y": y, "run": np.array(runs)}, x={"N": "N"}, y="y", cluster="run", delta=np.inf)
+        for y in losses
+    )
+    low, high = paired_bootstrap(a, b, 4000, seed=1)
+    ratio, slopes = np.log(losses[0] / losses[1]), []
+    for _ in range(4000):
+        picks = rng.integers(0, 24, 24)
+        slopes.append(-np.polyfit(np.log(n[picks]), ratio[picks], 1)[0])
+    expected = np.quantile(slopes, [0.025, 0.975])
+    assert [low, high] == pytest.approx(expected, abs=0.1 * (expected[1] - expected[0]))
+    # What the runs share cancels: drawn apart, the interval is several times wider.
+    apart = fit("power", {"N": n, "y": losses[1]}, x={"N": "N"}, y="y", delta=np.inf)
+    wide = paired_bootstrap(a, apart, 4000, seed=1)
+    assert wide[1] - wide[0] > 3 * (high - low)
 
 
 def test_difference_of_offset_laws_holds_the_truth_and_antisymmetric() -> None:
