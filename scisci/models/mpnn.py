@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scisci.models.blocks.graph import ElementIndex, Features, Graph, sum_to
+from scisci.models.blocks.embedding import NodeEmbedding
+from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
 from scisci.models.blocks.norm import RMSNorm
 from scisci.models.blocks.radial import Envelope, RawVectorFeatures
 from scisci.models.registry import register
@@ -51,8 +52,8 @@ class MPNN(nn.Module):
     """Unconstrained message passing: the network sees x, y and z of every edge and no symmetry but translation.
 
     Args:
-        elements: atomic numbers the model knows.
-        average_neighbors: mean number of edges per atom, by whose root messages are scaled.
+        inputs: what nodes carry: elements, scalars, vectors.
+        average_neighbors: mean number of edges per node, by whose root messages are scaled.
         channels: width.
         layers: number of message-passing layers.
         cutoff: Å.
@@ -76,7 +77,7 @@ class MPNN(nn.Module):
 
     def __init__(
         self,
-        elements: tuple[int, ...],
+        inputs: Inputs,
         average_neighbors: float,
         channels: int = 32,
         layers: int = 3,
@@ -84,9 +85,8 @@ class MPNN(nn.Module):
         radial_basis: int = 8,
     ) -> None:
         super().__init__()
-        self.elements, self.cutoff = elements, cutoff
-        self.element_index = ElementIndex(elements)
-        self.element_embedding = nn.Embedding(len(elements), channels)
+        self.inputs, self.cutoff = inputs, cutoff
+        self.embedding = NodeEmbedding(inputs, channels, vectors="components")
         self.edge_features = RawVectorFeatures(cutoff, radial_basis)
         self.envelope = Envelope(cutoff)
         self.layers = nn.ModuleList(
@@ -97,7 +97,7 @@ class MPNN(nn.Module):
 
     def forward(self, graph: Graph) -> Features:
         """Graph → scalars [N, C]"""
-        x = self.element_embedding(self.element_index(graph.numbers))
+        x = self.embedding(graph)
         edges, envelope = self.edge_features(graph.vectors, graph.lengths), self.envelope(graph.lengths)[:, None]
         for layer in self.layers:
             x = layer(x, graph, edges, envelope)

@@ -14,7 +14,8 @@ from e3nn import o3
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from scisci.models.blocks.graph import ElementIndex, Features, Graph, sum_to
+from scisci.models.blocks.embedding import NodeEmbedding, VectorEmbedding
+from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
 from scisci.models.blocks.irreps import (
     EdgeTensorProduct,
     Gate,
@@ -71,8 +72,8 @@ class NequIP(nn.Module):
     """Message passing on irreps up to `l_max`: exactly E(3)-equivariant, more so per sample the higher `l_max`.
 
     Args:
-        elements: atomic numbers the model knows.
-        average_neighbors: mean number of edges per atom, by whose root messages are scaled.
+        inputs: what nodes carry: elements, scalars, vectors.
+        average_neighbors: mean number of edges per node, by whose root messages are scaled.
         channels: channels of every irrep.
         layers: number of interactions; the last keeps only what the readout needs.
         l_max: highest degree of features and harmonics; 0 is an invariant network.
@@ -96,7 +97,7 @@ class NequIP(nn.Module):
 
     def __init__(
         self,
-        elements: tuple[int, ...],
+        inputs: Inputs,
         average_neighbors: float,
         channels: int = 32,
         layers: int = 3,
@@ -107,25 +108,30 @@ class NequIP(nn.Module):
         radial_hidden: int = 32,
     ) -> None:
         super().__init__()
-        self.elements, self.cutoff = elements, cutoff
-        self.element_index = ElementIndex(elements)
-        self.element_embedding = nn.Embedding(len(elements), channels)
+        self.inputs, self.cutoff = inputs, cutoff
+        self.embedding = NodeEmbedding(inputs, channels)
+        # Vectors of the nodes enter as features of degree 1; an invariant network sees their products alone.
+        self.vectors = VectorEmbedding(inputs, channels) if inputs.vectors and l_max > 0 else None
         hidden, harmonics, scalar = hidden_irreps(l_max, parity), o3.Irreps.spherical_harmonics(l_max), o3.Irreps("0e")
         readable = o3.Irreps("0e+1o") if l_max > 0 else scalar
         self.harmonics = o3.SphericalHarmonics(harmonics, normalize=True, normalization="component")
         self.radial = BesselBasis(cutoff, radial_basis)
         widths = (radial_basis, radial_hidden)
-        irreps = [scalar, *[hidden] * (layers - 1), readable]
+        irreps = [scalar if self.vectors is None else readable, *[hidden] * (layers - 1), readable]
         self.interactions = nn.ModuleList(
-            Interaction(before, after, harmonics, channels, widths, len(elements), average_neighbors)
+            Interaction(
+                before, after, harmonics, channels, widths, self.embedding.element_index.kinds, average_neighbors
+            )
             for before, after in zip(irreps[:-1], irreps[1:], strict=True)
         )
         self.scalar_channels, self.vector_channels = channels, channels if l_max > 0 else 0
 
     def forward(self, graph: Graph) -> Features:
         """Graph → scalars [N, C] and vectors [N, 3, C] in x, y, z order."""
-        element = self.element_index(graph.numbers)
-        x = self.element_embedding(element)[:, None]
+        element = self.embedding.element_index(graph.numbers)
+        x = self.embedding(graph)[:, None]
+        if self.vectors is not None:
+            x = torch.cat([x, self.vectors(graph)], dim=1)
         harmonics, radial = self.harmonics(graph.vectors), self.radial(graph.lengths)
         for interaction in self.interactions:
             x = interaction(x, element, graph, harmonics, radial)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scisci.models.blocks.graph import Features, Graph, sum_to
+from scisci.models.blocks.embedding import ElementIndex
+from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
 
 
 class Potential(nn.Module):
@@ -36,7 +37,9 @@ class Potential(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.elements, self.cutoff, self.symmetry = backbone.elements, backbone.cutoff, backbone.symmetry
+        self.cutoff, self.symmetry = backbone.cutoff, backbone.symmetry
+        self.elements = cast(Inputs, backbone.inputs).elements
+        self.element_index = ElementIndex(self.elements)
         channels = int(backbone.scalar_channels)  # type: ignore[arg-type]
         self.readout = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, 1, bias=False))
         self.direct: nn.Linear | None = None
@@ -60,7 +63,7 @@ class Potential(nn.Module):
             atoms = self.readout(features.scalars)[:, 0] * self.energy_scale
             interaction = sum_to(atoms, batch.batch, batch.num_graphs)
             forces = self._gradient_forces(interaction, graph) if gradient else self._direct_forces(features)
-        element = self.backbone.element_index(batch.numbers)  # type: ignore[operator]
+        element = self.element_index(batch.numbers)
         references = sum_to(self.energy_references[element], batch.batch, batch.num_graphs)
         if not self.training:
             interaction, forces = interaction.detach(), forces.detach()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from scisci.contracts.errors import UserError, unknown_name
+from scisci.models.blocks.graph import Inputs
 
 ENTRY_POINTS = "scisci.models"
 SHIPPED = ("nequip", "mpnn", "transformer")
@@ -65,7 +66,7 @@ def options(name: str, size: str, overrides: dict[str, Any] | None = None) -> di
     An option the architecture lacks, or a value of the wrong kind or out of range, is a `UserError`.
     """
     parameters = inspect.signature(get(name).__init__).parameters
-    known = set(parameters) - {"self", "elements", "average_neighbors"}
+    known = set(parameters) - {"self", "inputs", "average_neighbors"}
     for key, value in (overrides or {}).items():
         if key not in known:
             raise unknown_name(f"option of {name}", key, known)
@@ -89,10 +90,10 @@ def _check_value(name: str, key: str, value: Any, default: Any) -> None:
         raise UserError(f"option {key} of {name} is {value!r}, but must be {wanted}")
 
 
-def build(name: str, elements: tuple[int, ...], average_neighbors: float, **kwargs: Any) -> nn.Module:
+def build(name: str, inputs: Inputs, average_neighbors: float, **kwargs: Any) -> nn.Module:
     """Construct a backbone; what its constructor refuses is a `UserError`."""
     try:
-        return get(name)(elements=elements, average_neighbors=average_neighbors, **kwargs)
+        return get(name)(inputs=inputs, average_neighbors=average_neighbors, **kwargs)
     except (TypeError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
         raise UserError(f"{name} cannot be built with {kwargs}: {error}") from error
 

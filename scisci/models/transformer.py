@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scisci.models.blocks.graph import ElementIndex, Features, Graph, sum_to
+from scisci.models.blocks.embedding import NodeEmbedding
+from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
 from scisci.models.blocks.norm import RMSNorm
 from scisci.models.blocks.radial import Envelope, RawVectorFeatures
 from scisci.models.registry import register
@@ -97,7 +98,7 @@ class Transformer(nn.Module):
     """A transformer over atoms that learns rotations and reflections from data, if at all.
 
     Args:
-        elements: atomic numbers the model knows.
+        inputs: what nodes carry: elements, scalars, vectors.
         average_neighbors: unused: attention weights are normalised; every backbone takes it.
         channels: width; a multiple of `heads`.
         layers: number of blocks.
@@ -123,7 +124,7 @@ class Transformer(nn.Module):
 
     def __init__(
         self,
-        elements: tuple[int, ...],
+        inputs: Inputs,
         average_neighbors: float,
         channels: int = 32,
         layers: int = 3,
@@ -134,9 +135,8 @@ class Transformer(nn.Module):
         super().__init__()
         if channels % heads:
             raise ValueError(f"channels ({channels}) must be a multiple of heads ({heads})")
-        self.elements, self.cutoff = elements, cutoff
-        self.element_index = ElementIndex(elements)
-        self.element_embedding = nn.Embedding(len(elements), channels)
+        self.inputs, self.cutoff = inputs, cutoff
+        self.embedding = NodeEmbedding(inputs, channels, vectors="components")
         self.pair_features = RawVectorFeatures(cutoff, radial_basis)
         self.envelope = Envelope(cutoff)
         self.blocks = nn.ModuleList(Block(channels, heads, self.pair_features.features) for _ in range(layers))
@@ -145,7 +145,7 @@ class Transformer(nn.Module):
 
     def forward(self, graph: Graph) -> Features:
         """Graph → scalars [N, C]"""
-        x = self.element_embedding(self.element_index(graph.numbers))
+        x = self.embedding(graph)
         pairs, envelope = self.pair_features(graph.vectors, graph.lengths), self.envelope(graph.lengths)
         for block in self.blocks:
             x = block(x, graph, pairs, envelope)

@@ -142,10 +142,11 @@ def make_plan(study: Study) -> Plan:
 def _build(study: Study, label: str, elements: tuple[int, ...]) -> None:
     """Build the models of an entry once, so that what is wrong with it is said before anything runs."""
     from scisci.models import registry
+    from scisci.models.blocks.graph import Inputs
 
     name, entry = study.architecture(label), study.architectures[label]
     for size in entry.sizes:
-        registry.build(name, elements, 1.0, **registry.options(name, size, entry.overrides))
+        registry.build(name, Inputs(elements), 1.0, **registry.options(name, size, entry.overrides))
     if entry.overrides and label in registry.architectures():
         raise UserError(
             f"the entry {label!r} overrides options of {name}, so tables must not call it {label!r}; "

@@ -17,6 +17,7 @@ from scisci.data.batch import first_systems
 from scisci.data.module import StoreDataModule
 from scisci.data.statistics import Statistics
 from scisci.models import registry
+from scisci.models.blocks.graph import Inputs
 from scisci.models.potential import Potential
 from scisci.symmetry.actions import rotate
 from scisci.symmetry.measure import as_dtype, symmetry_errors
@@ -85,9 +86,8 @@ class AtomisticTask(L.LightningModule):
     def build(self, statistics: Statistics) -> None:
         """Make the model for data with these statistics; initialised from torch's current random state."""
         self.statistics = statistics
-        backbone = registry.build(
-            self.hparams["architecture"], statistics.elements, statistics.average_neighbors, **self.options
-        )
+        inputs = Inputs(elements=statistics.elements)
+        backbone = registry.build(self.hparams["architecture"], inputs, statistics.average_neighbors, **self.options)
         self.model = Potential(backbone, statistics.energy_references, statistics.energy_scale, self.hparams["forces"])
 
     def _check_recipe(self) -> None:

@@ -14,6 +14,7 @@ from scisci.contracts.metrics import SYMMETRY_GROUPS
 from scisci.data.batch import graph_batch
 from scisci.data.ragged import Ragged
 from scisci.models import registry
+from scisci.models.blocks.graph import Inputs
 from scisci.models.potential import Potential, parameter_counts
 from scisci.symmetry.actions import ACTIONS, act
 from scisci.symmetry.measure import symmetry_errors
@@ -43,7 +44,7 @@ def make(name: str, overrides: dict[str, Any], forces: str) -> Potential:
     # Built in float32 and turned to float64 later, as a trained model is when its symmetry is measured.
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(3)
-    backbone = registry.build(name, ELEMENTS, 7.0, **registry.options(name, "3k", overrides))
+    backbone = registry.build(name, Inputs(ELEMENTS), 7.0, **registry.options(name, "3k", overrides))
     model = Potential(backbone, (-1.0, -2.0, -3.0, -4.0), 0.7, forces)  # type: ignore[arg-type]
     torch.set_default_dtype(torch.float64)
     return model.double().eval()
@@ -201,7 +202,7 @@ def test_periodic_images_are_the_same_system(name: str, overrides: dict[str, Any
 def test_sizes_span_two_and_a_half_decades_and_match_their_names(name: str) -> None:
     counts = {}
     for size in registry.get(name).SIZES:
-        backbone = registry.build(name, ELEMENTS, 7.0, **registry.options(name, size))
+        backbone = registry.build(name, Inputs(ELEMENTS), 7.0, **registry.options(name, size))
         total, body = parameter_counts(Potential(backbone, (0.0,) * 4, 1.0))
         assert body < total
         counts[size] = total
