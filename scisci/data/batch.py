@@ -1,19 +1,21 @@
 """Graph batches, built straight from ragged slices.
 
-A batch is a `torch_geometric.data.Batch` with these tensors (N atoms, E edges, B systems):
+A batch is a `torch_geometric.data.Batch` with these tensors (N atoms or points, E edges, B systems):
 
-    numbers     [N]        int64    atomic numbers
-    pos         [N, 3]     float32  Å
-    batch       [N]        int64    the system each atom belongs to
-    ptr         [B + 1]    int64    where each system's atoms begin
+    pos         [N, 3]     float32  in the domain's unit of length
+    batch       [N]        int64    the system each point belongs to
+    ptr         [B + 1]    int64    where each system's points begin
     edge_index  [2, E]     int64    sender, receiver; sorted by receiver
-    edge_shift  [E, 3]     float32  Å; edge vector = pos[sender] + edge_shift - pos[receiver]
+    edge_shift  [E, 3]     float32  edge vector = pos[sender] + edge_shift - pos[receiver]
     edge_ptr    [B + 1]    int64    where each system's edges begin
     group       [B]        int64    molecule, simulation or series
-    cell        [B, 3, 3]  float32  Å, and pbc [B, 3] bool, for periodic systems
-    energy      [B]        float64  eV           ┐
-    forces      [N, 3]     float32  eV/Å         ├ labels the store has
-    stress      [B, 3, 3]  float32  eV/Å³        ┘
+    cell        [B, 3, 3]  float32  and pbc [B, 3] bool, for periodic systems; a cloud's box is its diagonal cell
+
+and those that the store has of its domain's own (units: `scisci.data.samples`):
+
+    atoms       numbers [N] int64; energy [B] float64, forces [N, 3], stress [B, 3, 3]
+    cloud       velocities [N, 3], masses [N]; omega_m [B], sigma_8 [B]
+    particles   velocities [N, 3], charges [N]; target_positions [N, 3]
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from scisci.data.neighbors import neighbors
 from scisci.data.ragged import Ragged
 
 FLOAT64 = {"energy"}
-PER_ATOM = ("numbers", "pos", "forces")
-PER_SYSTEM = ("energy", "stress", "cell", "pbc", "group")
+PER_POINT = ("numbers", "pos", "forces", "velocities", "masses", "charges", "target_positions")
+PER_SYSTEM = ("energy", "stress", "cell", "pbc", "omega_m", "sigma_8", "group")
 
 
 def _tensor(name: str, array: np.ndarray) -> torch.Tensor:
@@ -39,21 +41,31 @@ def _tensor(name: str, array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
-def graph_batch(ragged: Ragged, cutoff: float, elements: frozenset[int] | None = None) -> Batch:
-    """Collate atomistic samples into one graph batch with neighbours within `cutoff` Å.
-
-    `elements`: the atomic numbers a model knows; another one is a `UserError` that names it.
-    """
-    numbers = ragged.items["numbers"]
-    if elements is not None and (strange := set(np.unique(numbers).tolist()) - elements):
+def _check_elements(numbers: np.ndarray | None, elements: frozenset[int]) -> None:
+    if numbers is None:
+        raise UserError("the data holds no atoms, which the model was trained on; choose another data set")
+    if strange := set(np.unique(numbers).tolist()) - elements:
         raise UserError(
             f"the data holds atomic numbers {sorted(strange)}, but the model was trained on {sorted(elements)} only;"
             " choose a split or a data set without them"
         )
+
+
+def graph_batch(ragged: Ragged, cutoff: float, elements: frozenset[int] | None = None) -> Batch:
+    """Collate samples of any domain of points into one graph batch with neighbours within `cutoff`.
+
+    `cutoff` is in the domain's unit of length; `math.inf` joins all pairs of an isolated system. `elements`: the
+    atomic numbers a model knows; another one is a `UserError` that names it.
+    """
+    if elements is not None:
+        _check_elements(ragged.items.get("numbers"), elements)
     columns = {**ragged.items, **ragged.samples}
     columns["pos"] = columns.pop("positions")
+    if "box" in columns:
+        columns["cell"] = columns["box"][:, :, None] * np.eye(3)
+        columns["pbc"] = np.ones((len(ragged), 3), dtype=bool)
     edge_index, edge_shift = neighbors(columns["pos"], ragged.offsets, cutoff, columns.get("cell"), columns.get("pbc"))
-    tensors = {name: _tensor(name, columns[name]) for name in (*PER_ATOM, *PER_SYSTEM) if name in columns}
+    tensors = {name: _tensor(name, columns[name]) for name in (*PER_POINT, *PER_SYSTEM) if name in columns}
     counts = torch.from_numpy(ragged.lengths)
     edge_ptr = np.searchsorted(edge_index[1], ragged.offsets)
     return _assemble(
@@ -79,7 +91,7 @@ def _assemble(**tensors: torch.Tensor) -> Batch:
     ptr, edge_ptr = tensors["ptr"], tensors["edge_ptr"]
     systems = torch.arange(len(ptr))
     none = torch.zeros(len(ptr) - 1, dtype=torch.int64)
-    slices = dict.fromkeys(PER_ATOM, ptr) | dict.fromkeys(("edge_index", "edge_shift"), edge_ptr)
+    slices = dict.fromkeys(PER_POINT, ptr) | dict.fromkeys(("edge_index", "edge_shift"), edge_ptr)
     names = [name for name in tensors if name not in ("batch", "ptr", "edge_ptr")]
     # What PyG needs to hand out single systems again (`batch[i]`, `batch.to_data_list()`).
     batch._num_graphs = len(ptr) - 1

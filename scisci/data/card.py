@@ -43,7 +43,7 @@ class Card(_Part):
 
     schema_version: Literal[1]
     title: str
-    domain: Literal["atoms", "cloud", "tree", "series"]
+    domain: Literal["atoms", "particles", "cloud", "tree", "series"]
     source: str
     citation: list[str]
     licence: str

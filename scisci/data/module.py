@@ -17,6 +17,11 @@ from scisci.data.statistics import Statistics, measure_statistics
 from scisci.data.store import Store
 
 KEEP_IN_MEMORY_BYTES = 2**30
+# What a store of each domain must hold to be trained on.
+NEEDED = {
+    "atoms": {"energy", "forces"},
+    "particles": {"velocities", "charges", "target_positions"},
+}
 
 
 class GraphDataset(Dataset):
@@ -25,7 +30,7 @@ class GraphDataset(Dataset):
     Samples are held in memory when they are few enough, and read from the store in coalesced slices otherwise.
     """
 
-    def __init__(self, store: Store, indices: np.ndarray, cutoff: float, elements: frozenset[int]) -> None:
+    def __init__(self, store: Store, indices: np.ndarray, cutoff: float, elements: frozenset[int] | None) -> None:
         self._indices = indices
         self._cutoff, self._elements = cutoff, elements
         self._source: Store | Ragged = store
@@ -79,25 +84,29 @@ class StoreDataModule(L.LightningDataModule):
         self._test_splits = test_splits
         self.num_workers = num_workers
         self.cutoff = 0.0
+        self.elements: frozenset[int] | None = None
         self._store: Store | None = None
 
     @property
     def store(self) -> Store:
-        """The store, opened at the first use and checked to hold labelled atoms."""
+        """The store, opened at the first use and checked to hold what training on its domain needs."""
         if self._store is None:
             store = open_dataset(self.dataset)
-            if store.domain != "atoms":
-                raise UserError(
-                    f"{store.path} holds samples of the domain {store.domain!r}, this task needs 'atoms';"
-                    " choose another data set ('scisci data list' shows them)"
-                )
-            if absent := {"energy", "forces"} - set(store.fields):
+            if absent := NEEDED.get(store.domain, set()) - set(store.fields):
                 raise UserError(
                     f"{store.path} has no {' and no '.join(sorted(absent))}, which training needs; it has"
                     f" {', '.join(store.fields)}; import it again with the right label keys"
                 )
             self._store = store
         return self._store
+
+    def require(self, domain: str) -> None:
+        """Raise `UserError` unless the samples are of `domain`, the one a task is for."""
+        if self.store.domain != domain:
+            raise UserError(
+                f"{self.store.path} holds samples of the domain {self.store.domain!r}, this task needs {domain!r};"
+                " choose another data set ('scisci data list' shows them)"
+            )
 
     @property
     def test_splits(self) -> list[str]:
@@ -121,11 +130,13 @@ class StoreDataModule(L.LightningDataModule):
         return split.indices(count)
 
     def statistics(self, cutoff: float) -> Statistics:
-        """Statistics of the training subset, with neighbours within `cutoff` Å."""
+        """Statistics of the atoms of the training subset, with neighbours within `cutoff` Å."""
+        self.require("atoms")
         return measure_statistics(self.store, self.train_indices(), cutoff)
 
-    def check(self) -> None:
-        """Raise `UserError` if the data set cannot be what the options ask for; reads no samples."""
+    def check(self, domain: str = "atoms") -> None:
+        """Raise `UserError` if the data set is not of `domain`, or not what the options ask for; reads no samples."""
+        self.require(domain)
         for name in ("batch_size", "eval_batch_size", "val_samples", "test_samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -137,9 +148,10 @@ class StoreDataModule(L.LightningDataModule):
             self.store.split(name)
 
     def setup(self, stage: str) -> None:
-        """Take the cutoff and the elements from the model that is to be fed."""
+        """Take the cutoff, and the elements if it is a model of atoms, from the model that is to be fed."""
         model: Any = self.trainer.lightning_module.model  # type: ignore[union-attr]
-        self.cutoff, self.elements = model.cutoff, frozenset(model.elements)
+        self.cutoff = model.cutoff
+        self.elements = frozenset(model.elements) if hasattr(model, "elements") else None
 
     def loader(self, split: str, samples: int | None = None, batch_size: int | None = None) -> DataLoader:
         """A loader over the first `samples` of a split, in stored order."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from vesin import NeighborList
 
+from scisci.contracts.errors import UserError
 from scisci.data.ragged import ragged_positions
 
 ALL_PAIRS_UP_TO = 64
@@ -22,16 +25,19 @@ def _pairs(points: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float)
 def neighbors(
     positions: np.ndarray, offsets: np.ndarray, cutoff: float, cells: np.ndarray | None, pbc: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Directed edges within `cutoff` (Å) for a batch of systems.
+    """Directed edges within `cutoff` for a batch of systems; all pairs of isolated systems if it is infinite.
 
-    `positions` [N, 3] are all systems' atoms in a row, `offsets` [B + 1] where each begins; `cells` [B, 3, 3] and
-    `pbc` [B, 3] are `None` for isolated systems. Returns `edge_index` [2, E] (sender, receiver; sorted by receiver,
-    then sender) and `edge_shift` [E, 3]: the edge vector is positions[sender] + edge_shift - positions[receiver].
+    `positions` [N, 3] are all systems' atoms or points in a row, `offsets` [B + 1] where each begins; `cells`
+    [B, 3, 3] and `pbc` [B, 3] are `None` for isolated systems. Returns `edge_index` [2, E] (sender, receiver; sorted
+    by receiver, then sender) and `edge_shift` [E, 3]: the edge vector is
+    positions[sender] + edge_shift - positions[receiver].
     """
     positions = positions.astype(np.float64)
     lengths = np.diff(offsets)
     isolated = pbc is None or cells is None or not pbc.any()
-    if isolated and lengths.max(initial=0) <= ALL_PAIRS_UP_TO:
+    if math.isinf(cutoff) and not isolated:
+        raise UserError("a periodic system has neighbours without end; give a finite cutoff")
+    if isolated and (math.isinf(cutoff) or lengths.max(initial=0) <= ALL_PAIRS_UP_TO):
         return _among_all_pairs(positions, offsets, cutoff)
     if isolated:
         cells, pbc = np.zeros((len(lengths), 3, 3)), np.zeros((len(lengths), 3), dtype=bool)

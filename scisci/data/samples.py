@@ -1,7 +1,8 @@
 """Samples: the typed records that sources and simulators yield, and the layout in which a store keeps them.
 
-Units are fixed for the whole project: Å, eV, eV/Å, eV/Å³ (tensile positive) for atoms; comoving Mpc/h and km/s
-for clouds. A label that is not known is `None`, never zero.
+Units are fixed for the whole project, by domain: Å, eV, eV/Å, eV/Å³ (tensile positive) for atoms; comoving Mpc/h,
+km/s and Msun/h for clouds; particles are in reduced units (unit mass, charge and coupling), where every quantity is a
+pure number of unit 1. A label that is not known is `None`, never zero.
 """
 
 from __future__ import annotations
@@ -56,17 +57,37 @@ class AtomsSample:
 
 @dataclass
 class CloudSample:
-    """One point cloud of N halos, galaxies or particles."""
+    """One point cloud of N halos or galaxies."""
 
     positions: np.ndarray
     """[N, 3] comoving Mpc/h"""
     box: np.ndarray | None = None
-    """[3] side lengths of the periodic box, Mpc/h"""
+    """[3] side lengths of the periodic box, Mpc/h; its corner is at the origin"""
     velocities: np.ndarray | None = None
-    """[N, 3] km/s"""
+    """[N, 3] peculiar, km/s"""
+    masses: np.ndarray | None = None
+    """[N] Msun/h"""
+    omega_m: float | None = None
+    """matter density today, in units of the critical density"""
+    sigma_8: float | None = None
+    """rms of the linear density contrast in spheres of 8 Mpc/h today"""
 
 
-Sample = AtomsSample | CloudSample
+@dataclass
+class ParticlesSample:
+    """One system of N interacting particles at one time, in reduced units, and where they are at a later time."""
+
+    positions: np.ndarray
+    """[N, 3]"""
+    velocities: np.ndarray | None = None
+    """[N, 3]"""
+    charges: np.ndarray | None = None
+    """[N]"""
+    target_positions: np.ndarray | None = None
+    """[N, 3] positions at the later time"""
+
+
+Sample = AtomsSample | CloudSample | ParticlesSample
 
 LAYOUTS: dict[str, tuple[Field, ...]] = {
     "atoms": (
@@ -83,10 +104,19 @@ LAYOUTS: dict[str, tuple[Field, ...]] = {
     "cloud": (
         Field("positions", "item", "f4", (3,), "Mpc/h", required=True),
         Field("velocities", "item", "f4", (3,), "km/s"),
+        Field("masses", "item", "f4", (), "Msun/h"),
         Field("box", "sample", "f8", (3,), "Mpc/h"),
+        Field("omega_m", "sample", "f8", (), "1"),
+        Field("sigma_8", "sample", "f8", (), "1"),
+    ),
+    "particles": (
+        Field("positions", "item", "f4", (3,), "1", required=True),
+        Field("velocities", "item", "f4", (3,), "1"),
+        Field("charges", "item", "f4", (), "1"),
+        Field("target_positions", "item", "f4", (3,), "1"),
     ),
 }
-SAMPLE_TYPES: dict[str, type[Any]] = {"atoms": AtomsSample, "cloud": CloudSample}
+SAMPLE_TYPES: dict[str, type[Any]] = {"atoms": AtomsSample, "cloud": CloudSample, "particles": ParticlesSample}
 
 
 def layout(domain: str) -> tuple[Field, ...]:
@@ -113,10 +143,25 @@ def problem(sample: Sample) -> str | None:
             return f"{field.name} is not numeric"
         if not np.isfinite(np.asarray(value, dtype=np.float64)).all():
             return f"{field.name} is not finite"
-    return _unphysical(sample) if isinstance(sample, AtomsSample) else None
+    if isinstance(sample, AtomsSample):
+        return _unphysical_atoms(sample)
+    return _unphysical_cloud(sample) if isinstance(sample, CloudSample) else None
 
 
-def _unphysical(sample: AtomsSample) -> str | None:
+def _unphysical_cloud(sample: CloudSample) -> str | None:
+    """What no halo catalogue can have, in words; points outside the box are the mark of mixed units."""
+    if sample.masses is not None and (np.asarray(sample.masses) <= 0).any():
+        return "a mass is not above zero"
+    if sample.box is None:
+        return None
+    box, positions = np.asarray(sample.box), np.asarray(sample.positions)
+    if (box <= 0).any():
+        return "a side of its box is not above zero"
+    outside = ((positions < 0) | (positions > box)).any(axis=1)
+    return f"point {int(outside.argmax())} lies outside its box" if outside.any() else None
+
+
+def _unphysical_atoms(sample: AtomsSample) -> str | None:
     """What no arrangement of atoms can have, in words."""
     numbers = np.asarray(sample.numbers)
     if (wrong := (numbers < 1) | (numbers > HEAVIEST)).any():

@@ -7,7 +7,7 @@ from ase.build import bulk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scisci.data.samples import AtomsSample, problem
+from scisci.data.samples import AtomsSample, CloudSample, problem
 
 CELL = np.array([[4.0, 0.0, 0.0], [1.5, 4.0, 0.0], [-1.0, 0.7, 5.0]])
 
@@ -92,3 +92,20 @@ def test_verdict_is_that_of_all_minimum_image_distances(seed: int, pbc: tuple[bo
     distances = atoms.get_all_distances(mic=True)[np.triu_indices(5, 1)]
     found = problem(AtomsSample(atoms.numbers, positions, cell, np.array(pbc)))
     assert (found is not None) == bool(distances.min() < 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({}, None),
+        ({"positions": np.array([[0.0, 10.0, 20.0]] * 3)}, None),
+        ({"positions": np.array([[1.0] * 3, [1.0, 10.1, 1.0], [-0.1, 1.0, 1.0]])}, "point 1 lies outside its box"),
+        ({"box": np.array([10.0, 0.0, 20.0])}, "a side of its box is not above zero"),
+        ({"masses": np.array([1e13, 0.0, 1e12])}, "a mass is not above zero"),
+        ({"masses": np.array([1e13, 1e12])}, r"masses has shape (2,) instead of (3,)"),
+        ({"omega_m": np.nan}, "omega_m is not finite"),
+    ],
+)
+def test_cloud_no_catalogue_can_have_is_named(change: dict[str, object], wrong: str | None) -> None:
+    good = {"positions": np.ones((3, 3)), "box": np.array([10.0, 10.0, 20.0]), "masses": np.full(3, 1e13)}
+    assert problem(CloudSample(**(good | change))) == wrong  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scisci.contracts.errors import UserError
 from scisci.data.library import datasets, open_dataset, read_card
 from scisci.data.module import StoreDataModule
-from scisci.data.samples import AtomsSample, CloudSample
+from scisci.data.samples import AtomsSample, CloudSample, ParticlesSample
 from scisci.data.splits import group_split, leaks, random_split
 from scisci.data.store import Store
 from scisci.data.writer import StoreWriter
@@ -82,6 +82,15 @@ def test_store_of_another_domain_is_refused(tmp_path: Path) -> None:
         writer.append(CloudSample(np.zeros((4, 3))), "a")
     with pytest.raises(UserError, match="domain 'cloud', this task needs 'atoms'"):
         StoreDataModule(str(tmp_path / "x.h5")).check()
+
+
+@pytest.mark.parametrize("absent", ["velocities", "charges", "target_positions"])
+def test_particles_without_what_training_needs_are_refused(tmp_path: Path, absent: str) -> None:
+    fields = {"velocities": np.zeros((4, 3)), "charges": np.ones(4), "target_positions": np.zeros((4, 3))}
+    with StoreWriter(tmp_path / "x.h5", "particles") as writer:
+        writer.append(ParticlesSample(np.zeros((4, 3)), **{n: v for n, v in fields.items() if n != absent}), "a")
+    with pytest.raises(UserError, match=f"has no {absent}"):
+        StoreDataModule(str(tmp_path / "x.h5")).check("particles")
 
 
 def test_store_without_forces_is_refused(tmp_path: Path) -> None:
