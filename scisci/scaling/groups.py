@@ -65,9 +65,9 @@ def split_points(query: Query) -> list[tuple[dict[str, Any], Points]]:
     table = read_table(query.table)
     if is_results(table) and query.y not in table.columns:
         table = select_metric(table, query.y)
-    options = {"cluster": query.cluster, "se": query.se}
+    cluster, se, zero = query.cluster, query.se, form.zero_allowed
     return [
-        (key, points(rows, columns, query.y, zero_allowed=form.zero_allowed, **options))
+        (key, points(rows, columns, query.y, cluster=cluster, se=se, zero_allowed=zero))
         for key, rows in table.where(query.where, columns).groups(query.by)
     ]
 

@@ -138,7 +138,7 @@ def _frontier_entry(law: Law, group: dict[str, Any], runs: Table, rows: Table, y
 
 def frontier_runs(rows: Table, y: str) -> set[str]:
     """Runs of the cells (size x data) that no cheaper or equal cell beats in mean loss over seeds."""
-    checked = points(rows, {"C": "flops"}, y)
+    checked = points(rows, {"C": "flops"}, y, one_curve=False)
     cells: dict[tuple[Any, Any], list[int]] = {}
     for i, cell in enumerate(zip(rows.column("size").tolist(), rows.column("data").tolist(), strict=True)):
         cells.setdefault(cell, []).append(i)

@@ -12,6 +12,7 @@ import numpy as np
 
 from scisci.contracts.errors import UserError, unknown_name
 from scisci.contracts.metrics import METRICS
+from scisci.scaling.units import two_units
 
 _COMPARE = {
     "==": np.equal,
@@ -248,9 +249,10 @@ def points(
     se: str | None = None,
     where: str | None = None,
     zero_allowed: Sequence[str] = (),
+    one_curve: bool = True,
 ) -> Points:
     """Checked points of one fit from a table; `x` maps the law's variables to columns; those
-    in `zero_allowed` may be zero.
+    in `zero_allowed` may be zero. `one_curve` false: the loss depends on more than `x`, so a jump means nothing.
 
     In a results table `y` may be a metric, `cluster` defaults to the run and `se` may be "se". Every fault
     of the table (NaN, values that are not positive, duplicates, mixed units) is a `UserError`.
@@ -266,6 +268,8 @@ def points(
     ys = _positive(table, column, "y", called=y)
     _refuse_mixtures(table, results)
     _refuse_duplicates(table, xs, ys)
+    if one_curve:
+        _refuse_two_units(xs, ys, y)
     names = table.column(cluster).astype(str) if cluster else np.arange(len(ys)).astype(str)
     runs, codes = in_order(names)
     known = METRICS.get(y)
@@ -320,6 +324,19 @@ def _refuse_mixtures(table: Table, results: bool) -> None:
                     f"the rows mix several values of {name!r} ({', '.join(kinds[:4])}) in one fit; "
                     f"separate them with --by {name} or --where"
                 )
+
+
+def _refuse_two_units(xs: Sequence[np.ndarray], ys: np.ndarray, called: str) -> None:
+    """Refuse a loss that jumps between two levels, as one written in two units does."""
+    found = two_units(xs, np.log(ys))
+    if found is not None:
+        above = 2 * found.high.sum() <= len(ys)
+        few = np.flatnonzero(found.high if above else ~found.high)
+        raise UserError(
+            f"{called!r} jumps as no law does: {len(few)} of {len(ys)} rows (first: row {few[0] + 1}) lie "
+            f"{'above' if above else 'below'} the curve of the others by a factor of {found.words}; convert the column "
+            "to one unit, or separate two kinds of rows with --by or --where"
+        )
 
 
 def _refuse_duplicates(table: Table, xs: Sequence[np.ndarray], ys: np.ndarray) -> None:
