@@ -138,7 +138,7 @@ def run(family: Family, repetitions: int, resamples: int, seed: int) -> dict[str
         missed += oracle[-1] <= 0.1 and verdict == "not identified"
         if one and verdict == "identified":
             covered += inside(one.intervals["alpha"][0], family.alpha, one.intervals["alpha"][1])
-            if resamples and i < 200:
+            if resamples:
                 percentiles += 1
                 low, high = bootstrap(one, resamples, seed=i).interval("alpha")
                 percentile += low <= family.alpha <= high
