@@ -43,7 +43,7 @@ class Layer(nn.Module):
         sender, receiver = self.from_nodes(normed).chunk(2, dim=1)
         inner = sender[graph.senders] + receiver[graph.receivers] + self.from_edge(edges)
         messages = self.message(inner) * envelope
-        gathered = sum_to(messages, graph.receivers, len(x)) * self.scale
+        gathered = sum_to(messages, graph.receivers, x.shape[0]) * self.scale
         return x + self.update(torch.cat([normed, gathered], dim=1))
 
 

@@ -63,7 +63,7 @@ class Interaction(nn.Module):
     ) -> Float[Tensor, "atoms j_out channels"]:
         """[N, J, C] → [N, J', C]"""
         messages = self.product(self.up(x)[graph.senders], harmonics, self.radial(radial))
-        new = self.down(sum_to(messages, graph.receivers, len(x)) * self.norm)
+        new = self.down(sum_to(messages, graph.receivers, x.shape[0]) * self.norm)
         return self.gate(new + self.own(x) * self.element_scale(element)[:, None])
 
 

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from scisci.models.blocks.embedding import ElementIndex
 from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
 
 
+class Geometry(NamedTuple):
+    """The tensors of a graph batch that a potential is a function of; see `scisci.data.batch` for shapes."""
+
+    numbers: Int[Tensor, " atoms"]
+    pos: Float[Tensor, "atoms 3"]
+    senders: Int[Tensor, " edges"]
+    receivers: Int[Tensor, " edges"]
+    edge_shift: Float[Tensor, "edges 3"]
+    system: Int[Tensor, " atoms"]
+    ptr: Int[Tensor, " systems_plus_one"]
+
+
+class Evaluation(NamedTuple):
+    """Energy without references [B] eV, forces [N, 3] eV/Å, and for gradient forces the virial dE/dstrain [B, 3, 3]."""
+
+    interaction: Float[Tensor, " systems"]
+    forces: Float[Tensor, "atoms 3"]
+    virial: Float[Tensor, "systems 3 3"] | None
+
+
 class Potential(nn.Module):
-    """Energy as a sum over atoms, forces as minus its gradient, for any backbone.
+    """Energy as a sum over atoms, forces and stress as its gradients, for any backbone.
 
     The energy of an atom is its element's reference plus `energy_scale` times the readout of its scalars. Forces are
     taken with respect to the edge vectors and summed onto atoms, which also makes the net force exactly zero.
@@ -51,35 +71,59 @@ class Potential(nn.Module):
         self.energy_scale = energy_scale
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
-        """Graph batch → `energy` [B] float64 eV, `interaction` [B] eV (without references), `forces` [N, 3] eV/Å."""
+        """Graph batch → `energy` [B] float64 eV, `interaction` [B] eV (without references), `forces` [N, 3] eV/Å.
+
+        With gradient forces and a cell also `stress` [B, 3, 3] eV/Å³, tensile positive; NaN for systems that are not
+        periodic in all three directions, which have none.
+        """
+        geometry = self.geometry(batch)
+        with torch.set_grad_enabled(torch.is_grad_enabled() or self.direct is None):
+            found = self.evaluate(geometry)
+        return self.outputs(
+            found if self.training else Evaluation(*(v if v is None else v.detach() for v in found)), batch
+        )
+
+    def geometry(self, batch: Any) -> Geometry:
+        """The tensors of a graph batch that the evaluation needs, in the model's precision."""
         dtype = self.readout[0].weight.dtype
-        gradient = self.direct is None
-        with torch.set_grad_enabled(torch.is_grad_enabled() or gradient):
-            senders, receivers = batch.edge_index
-            pos = batch.pos.detach().to(dtype).requires_grad_(gradient)
-            vectors = pos[senders] + batch.edge_shift.to(dtype) - pos[receivers]
-            graph = Graph(batch.numbers, senders, receivers, vectors, torch.linalg.vector_norm(vectors, dim=1))
-            features: Features = self.backbone(graph)
-            atoms = self.readout(features.scalars)[:, 0] * self.energy_scale
-            interaction = sum_to(atoms, batch.batch, batch.num_graphs)
-            forces = self._gradient_forces(interaction, graph) if gradient else self._direct_forces(features)
+        senders, receivers = batch.edge_index
+        pos, shift = batch.pos.to(dtype), batch.edge_shift.to(dtype)
+        return Geometry(batch.numbers, pos, senders, receivers, shift, batch.batch, batch.ptr)
+
+    def evaluate(self, geometry: Geometry) -> Evaluation:
+        """Energies, forces and virials; a function of tensors alone, so that it can be traced."""
+        numbers, pos, senders, receivers, shift, system, ptr = geometry
+        vectors = pos[senders] + shift - pos[receivers]
+        if self.direct is None:
+            vectors = vectors.detach().requires_grad_()
+        graph = Graph(numbers, senders, receivers, vectors, torch.linalg.vector_norm(vectors, dim=1))
+        features: Features = self.backbone(graph)
+        atoms = self.readout(features.scalars)[:, 0] * self.energy_scale
+        interaction = sum_to(atoms, system, ptr.shape[0] - 1)
+        if self.direct is not None:
+            inputs = features.scalars if features.vectors is None else features.vectors
+            return Evaluation(interaction, self.direct(inputs).squeeze(-1) * self.energy_scale, None)
+        (pull,) = torch.autograd.grad(interaction.sum(), vectors, create_graph=self.training, materialize_grads=True)
+        forces = sum_to(pull, receivers, numbers.shape[0]) - sum_to(pull, senders, numbers.shape[0])
+        # dE/dstrain = sum over edges of r ⊗ dE/dr; its antisymmetric part is the torque, zero if E is invariant.
+        strain = sum_to(vectors[:, :, None] * pull[:, None, :], system[receivers], ptr.shape[0] - 1)
+        return Evaluation(interaction, forces, 0.5 * (strain + strain.transpose(1, 2)))
+
+    def outputs(self, found: Evaluation, batch: Any) -> dict[str, Tensor]:
+        """What `forward` returns, from an evaluation of the same batch."""
         element = self.element_index(batch.numbers)
         references = sum_to(self.energy_references[element], batch.batch, batch.num_graphs)
-        if not self.training:
-            interaction, forces = interaction.detach(), forces.detach()
-        return {"energy": references + interaction.double(), "interaction": interaction, "forces": forces}
-
-    def _gradient_forces(self, energy: Float[Tensor, " systems"], graph: Graph) -> Float[Tensor, "atoms 3"]:
-        if not len(graph.vectors):
-            return graph.vectors.new_zeros(len(graph.numbers), 3)
-        (pull,) = torch.autograd.grad(energy.sum(), graph.vectors, create_graph=self.training)
-        atoms = len(graph.numbers)
-        return sum_to(pull, graph.receivers, atoms) - sum_to(pull, graph.senders, atoms)
-
-    def _direct_forces(self, features: Features) -> Float[Tensor, "atoms 3"]:
-        assert self.direct is not None
-        inputs = features.scalars if features.vectors is None else features.vectors
-        return self.direct(inputs).squeeze(-1) * self.energy_scale
+        outputs = {
+            "energy": references + found.interaction.double(),
+            "interaction": found.interaction,
+            "forces": found.forces,
+        }
+        if found.virial is not None and "cell" in batch:
+            periodic = batch.pbc.all(dim=1)
+            volume = torch.linalg.det(batch.cell.double()).abs().to(found.virial.dtype)
+            volume = torch.where(periodic, volume, torch.full_like(volume, torch.nan))
+            outputs["stress"] = found.virial / volume[:, None, None]
+        return outputs
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:

@@ -34,7 +34,7 @@ def envelope_softmax(
     top = own.detach().scatter_reduce(0, index, logits.detach(), "amax")
     weights = torch.exp(logits - top[graph.receivers]) * envelope[:, None]
     own_weights = torch.exp(own - top)
-    total = sum_to(weights, graph.receivers, len(own)) + own_weights
+    total = sum_to(weights, graph.receivers, own.shape[0]) + own_weights
     return weights / total[graph.receivers], own_weights / total
 
 
@@ -66,7 +66,7 @@ class Attention(nn.Module):
         own = (q * self.norm_k(k)).sum(-1) * scale
         weights, own_weights = envelope_softmax(logits, own, envelope, graph)
         values = (v[graph.senders] + pair_v) * weights[:, :, None]
-        mixed = sum_to(values, graph.receivers, len(x)) + v * own_weights[:, :, None]
+        mixed = sum_to(values, graph.receivers, x.shape[0]) + v * own_weights[:, :, None]
         return self.out(mixed.flatten(1))
 
 

@@ -74,14 +74,14 @@ class VectorEmbedding(nn.Module):
     def forward(self, graph: Graph) -> Float[Tensor, "nodes 3 channels"]:
         """[N, 3, C]"""
         if self.weight is None or graph.node_vectors is None:
-            return graph.vectors.new_zeros(len(graph.numbers), 3, self.channels)
+            return graph.vectors.new_zeros(graph.numbers.shape[0], 3, self.channels)
         return graph.node_vectors @ self.weight
 
 
 def projections(graph: Graph) -> Float[Tensor, "edges twice_vectors"]:
     """[E, 2V] components of the sender's and the receiver's vectors along the edge: invariant; [E, 0] without any."""
     if graph.node_vectors is None:
-        return graph.vectors.new_zeros(len(graph.vectors), 0)
+        return graph.vectors.new_zeros(graph.vectors.shape[0], 0)
     direction = graph.vectors / graph.lengths[:, None]
     ends = graph.node_vectors[graph.senders], graph.node_vectors[graph.receivers]
     return torch.cat([torch.einsum("ei,eiv->ev", direction, end) for end in ends], dim=1)

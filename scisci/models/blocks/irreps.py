@@ -142,7 +142,7 @@ class SelfConnection(nn.Module):
         weights = iter(self.weights)
         return torch.cat(
             [
-                x.new_zeros(len(x), dim, self.channels) if source is None else x[:, source] @ next(weights)
+                x.new_zeros(x.shape[0], dim, self.channels) if source is None else x[:, source] @ next(weights)
                 for source, dim in zip(self.sources, self.dims, strict=True)
             ],
             dim=1,
