@@ -4,10 +4,10 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench bench-peers clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -31,8 +31,16 @@ lint: setup  ## style, types, import contracts
 test: lint  ## lint and the whole test suite
 	$(BIN)/pytest -n 2
 
+# Peers disagree about e3nn, so each has an environment of its own.
+.venv-%/.installed: benchmarks/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+bench-peers: .venv-peers/.installed .venv-peers-mace/.installed  ## environments of the packages to compare with
+
 bench: setup  ## speed and memory, side by side with peers
 	$(BIN)/python -m benchmarks
 
-clean:  ## remove .venv and what runs left behind
-	rm -rf .venv out runs
+clean:  ## remove environments and what runs left behind
+	rm -rf .venv .venv-peers* out runs
