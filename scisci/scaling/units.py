@@ -129,6 +129,8 @@ def _two_levels(z: Array, smooth: Array, log_y: Array, high: np.ndarray) -> bool
     level, largest = coefficient[-1], np.abs(residual).max()
     if level < np.log(LEAST_FACTOR) or level < _CLEAR * largest:
         return False
+    if any(len(np.unique(z[at], axis=0)) < 2 for at in (high, ~high)):
+        return False  # one x alone may be where a law begins or ends
     scatter = sorted(float(np.sqrt(np.mean(residual[at] ** 2))) for at in (high, ~high))
     if scatter[1] > _ALIKE * scatter[0] + 0.01:
         return False

@@ -124,6 +124,14 @@ def test_noise_is_not_taken_for_two_units(seed: int, rows: int, size: float) -> 
     assert two_units((x,), size * rng.normal(size=rows)) is None
 
 
+def test_the_floor_of_a_steep_law_is_no_second_unit() -> None:
+    """Three seeds at the first size, far above a floor that the next size has reached already."""
+    n = np.repeat(np.geomspace(1e4, 1e8, 5), 3)
+    log_y = np.log(1e-6 + (n / 1e4) ** -9.0) + 0.01 * np.random.default_rng(0).normal(size=15)
+    assert log_y[:3].min() - log_y[3:].max() > np.log(1e5)
+    assert two_units((n,), log_y) is None
+
+
 def test_a_few_failed_runs_are_not_a_second_unit() -> None:
     """Runs that diverge do so each by its own amount, and one or two rows are no column of a unit."""
     rng = np.random.default_rng(5)
