@@ -6,6 +6,7 @@ import argparse
 from array import array
 from collections.abc import Callable
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,11 @@ from scisci.contracts.errors import UserError, unknown_name
 
 T = TypeVar("T")
 SOURCES = {"extxyz": "scisci.sources.extxyz:read_extxyz"}
-GENERATORS = {"xtb-molecules": "scisci.generate.xtb_molecules:generate"}
+GENERATORS = {
+    "charged-nbody": "scisci.generate.charged_nbody:generate",
+    "xtb-molecules": "scisci.generate.xtb_molecules:generate",
+}
+GENERATOR_OPTIONS = ("train", "frames", "every", "clip")
 DEFAULT_SPLITS = ["train=0.8", "val=0.1", "test=0.1"]
 
 
@@ -140,10 +145,14 @@ def _pairs(entries: list[str], option: str, kind: Callable[[str], T]) -> dict[st
 
 
 def generate(args: argparse.Namespace) -> None:
-    """Run the simulator behind a shipped data set."""
+    """Run the simulator behind a data set; an option that it does not have is refused."""
     if args.name not in GENERATORS:
         raise unknown_name("generated data set", args.name, GENERATORS)
-    _load(GENERATORS[args.name])(args.out, seed=args.seed, log=print)
+    simulator = _load(GENERATORS[args.name])
+    options = {name: value for name in GENERATOR_OPTIONS if (value := getattr(args, name)) is not None}
+    if foreign := [name for name in options if name not in signature(simulator).parameters]:
+        raise UserError(f"{args.name} has no option --{foreign[0]}; leave it out")
+    simulator(args.out, seed=args.seed, log=print, **options)
     print(f"wrote {args.out}; 'scisci data info {args.out}' describes it")
 
 
@@ -173,10 +182,15 @@ def parser() -> argparse.ArgumentParser:
         "--split-by", choices=["sample", "group"], default="sample", help="what is drawn (default: sample)"
     )
     sub.add_argument("--seed", type=int, default=0)
-    sub = commands.add_parser("generate", help="run the simulator behind a shipped data set")
+    sub = commands.add_parser("generate", help="run the simulator behind a data set")
     sub.add_argument("name", metavar="NAME", help=f"one of: {', '.join(GENERATORS)}")
     sub.add_argument("--out", type=Path, required=True, metavar="STORE", help="a new .h5 file")
     sub.add_argument("--seed", type=int, default=20260)
+    nbody = sub.add_argument_group("charged-nbody")
+    nbody.add_argument("--train", type=int, metavar="N", help="training systems (default: 3000)")
+    nbody.add_argument("--frames", type=int, nargs=2, metavar="K", help="input and target frame (default: 30 40)")
+    nbody.add_argument("--every", type=int, metavar="STEPS", help="steps from frame to frame (default: 100)")
+    nbody.add_argument("--clip", choices=["component", "norm"], help="of forces above 100 (default: component)")
     return top
 
 

@@ -42,7 +42,7 @@ def test_impossible_fractions_are_refused(fractions: dict[str, float]) -> None:
         random_split(100, fractions)
 
 
-@pytest.mark.parametrize("name", sorted(datasets()))
+@pytest.mark.parametrize("name", sorted(n for n, folder in datasets().items() if (folder / "data.h5").exists()))
 def test_shipped_data_set_is_as_its_card_says_and_does_not_leak(name: str) -> None:
     store = open_dataset(name)
     store.verify()
