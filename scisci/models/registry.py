@@ -14,7 +14,7 @@ from scisci.contracts.errors import UserError, unknown_name
 from scisci.models.blocks.graph import Inputs
 
 ENTRY_POINTS = "scisci.models"
-SHIPPED = ("nequip", "mpnn", "transformer", "schnet", "painn", "esen", "mace", "ponita")
+SHIPPED = ("nequip", "mpnn", "transformer", "schnet", "painn", "egnn", "esen", "mace", "ponita")
 T = TypeVar("T", bound=type[nn.Module])
 _registered: dict[str, type[nn.Module]] = {}
 
