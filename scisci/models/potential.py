@@ -31,6 +31,11 @@ class Evaluation(NamedTuple):
     forces: Float[Tensor, "atoms 3"]
     virial: Float[Tensor, "systems 3 3"] | None
 
+    def detached(self) -> Evaluation:
+        """The same values, outside autograd's graph."""
+        virial = None if self.virial is None else self.virial.detach()
+        return Evaluation(self.interaction.detach(), self.forces.detach(), virial)
+
 
 class Potential(nn.Module):
     """Energy as a sum over atoms, forces and stress as its gradients, for any backbone.
@@ -76,12 +81,9 @@ class Potential(nn.Module):
         With gradient forces and a cell also `stress` [B, 3, 3] eV/Å³, tensile positive; NaN for systems that are not
         periodic in all three directions, which have none.
         """
-        geometry = self.geometry(batch)
         with torch.set_grad_enabled(torch.is_grad_enabled() or self.direct is None):
-            found = self.evaluate(geometry)
-        return self.outputs(
-            found if self.training else Evaluation(*(v if v is None else v.detach() for v in found)), batch
-        )
+            found = self.evaluate(self.geometry(batch))
+        return self.outputs(found if self.training else found.detached(), batch)
 
     def geometry(self, batch: Any) -> Geometry:
         """The tensors of a graph batch that the evaluation needs, in the model's precision."""

@@ -1,0 +1,64 @@
+"""What training and sharing ask of a model: weights that travel, a graph that can be compiled, a ladder of sizes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_model, save_model
+
+from scisci.models.compiled import trace
+from scisci.models.conformance.subject import Outcome, Subject
+from scisci.models.conformance.systems import molecules
+from scisci.models.potential import Geometry, parameter_counts
+
+NAMED_WITHIN = 1.33
+DECADES = 2.5
+
+
+def round_trip(subject: Subject) -> list[Outcome]:
+    """Weights written as safetensors and read into a fresh model give the same outputs to the last bit."""
+    model, other, batch = subject.potential(), subject.potential(), molecules(np.random.default_rng(6))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(model, str(Path(folder) / "model.safetensors"))
+        load_model(other, str(Path(folder) / "model.safetensors"))
+    return [Outcome("change of outputs", float((model(batch)["forces"] - other(batch)["forces"]).abs().max()), 0)]
+
+
+def tracing(subject: Subject) -> list[Outcome]:
+    """The evaluation becomes one graph of plain operations, right for other sizes than it was traced at.
+
+    That is what `torch.compile` needs to train on forces. Recorded: a model that cannot be traced trains uncompiled.
+    """
+    model, batch = subject.potential(), molecules(np.random.default_rng(7))
+    first = model.geometry(type(batch).from_data_list([batch[k] for k in range(4)]))
+    other = model.geometry(batch)
+    try:
+        graph = trace(model.train(), first)
+        found = graph(*other)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        return [Outcome("traced against eager", float("inf"), None, f"cannot be traced: {error}".splitlines()[0])]
+    expected = model.evaluate(Geometry(*other))
+    worst = max(float((a - b).detach().abs().max()) for a, b in zip(found, expected, strict=True) if b is not None)
+    return [Outcome("traced against eager", worst, 1e-9)]
+
+
+def sizes(subject: Subject) -> list[Outcome]:
+    """Sizes are named by their parameters, grow, and span two and a half decades."""
+    counts = {}
+    for size, preset in subject.architecture.SIZES.items():  # type: ignore[attr-defined]
+        counts[size] = parameter_counts(Subject(subject.architecture, preset).potential())[0]
+    named = [float(size.replace("k", "e3").replace("M", "e6")) for size in counts]
+    off = max(max(count / name, name / count) for count, name in zip(counts.values(), named, strict=True))
+    spanned = np.log10(max(counts.values()) / min(counts.values()))
+    falls = sum(b <= a for a, b in zip(list(counts.values())[:-1], list(counts.values())[1:], strict=True))
+    return [
+        Outcome("parameters against the size's name (ratio)", off, NAMED_WITHIN),
+        Outcome(f"decades short of {DECADES:g}", max(0.0, DECADES - spanned), 0, f"spans {spanned:.2f}"),
+        Outcome("sizes that do not grow", falls, 0),
+    ]

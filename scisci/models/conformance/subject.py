@@ -1,0 +1,69 @@
+"""What is checked, and what a check found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from scisci.models.blocks.graph import Inputs
+from scisci.models.conformance.systems import ELEMENTS
+from scisci.models.potential import Potential
+
+AVERAGE_NEIGHBORS = 7.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backbone class with options, and how forces come about."""
+
+    architecture: type[nn.Module]
+    options: dict[str, Any] = field(default_factory=dict)
+    forces: Literal["gradient", "direct"] = "gradient"
+
+    def backbone(self, inputs: Inputs, **options: Any) -> nn.Module:
+        """Built in float32 with fixed initial weights, then turned to float64, as when a trained model is measured."""
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(3)
+                made = self.architecture(
+                    inputs=inputs, average_neighbors=AVERAGE_NEIGHBORS, **{**self.options, **options}
+                )
+        finally:
+            torch.set_default_dtype(before)
+        return made.double()
+
+    def potential(self, **options: Any) -> Potential:
+        """A potential in float64, in evaluation mode, with references and a scale that are not 0 and 1."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(4)
+            backbone = self.backbone(Inputs(ELEMENTS), **options)
+            return Potential(backbone, (-1.0, -2.0, -3.0, -4.0), 0.7, self.forces).double().eval()
+
+    @property
+    def symmetry(self) -> dict[str, str]:
+        """What the class claims, by symmetry group."""
+        return dict(self.architecture.symmetry)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A figure that a check measured, the bound it must stay below (None: recorded only), and what it means."""
+
+    what: str
+    value: float
+    bound: float | None = None
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the figure is a number below its bound."""
+        return self.bound is None or self.value <= self.bound
+
+
+Check = Callable[[Subject], list[Outcome]]

@@ -1,0 +1,64 @@
+"""Small systems in double precision that bring out what can be wrong with a model."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+
+from scisci.data.batch import graph_batch
+from scisci.data.ragged import Ragged
+
+ELEMENTS = (1, 6, 7, 8)
+CUTOFF = 5.0
+System = tuple[Any, Any]  # atomic numbers and positions in Å
+
+
+def batch_of(*systems: System, cell: Any = None, cutoff: float = CUTOFF) -> Any:
+    """A graph batch in float64 of (numbers, positions) pairs; `cell` [3, 3] makes all of them periodic."""
+    samples: dict[str, np.ndarray] = {"group": np.zeros(len(systems), int)}
+    if cell is not None:
+        samples |= {"cell": np.tile(cell, (len(systems), 1, 1)), "pbc": np.ones((len(systems), 3), bool)}
+    ragged = Ragged(
+        np.concatenate([[0], np.cumsum([len(numbers) for numbers, _ in systems])]),
+        {
+            "numbers": np.concatenate([numbers for numbers, _ in systems]).astype("u1"),
+            "positions": np.concatenate([np.asarray(positions, float) for _, positions in systems]),
+        },
+        samples,
+    )
+    batch = graph_batch(ragged, cutoff)
+    # The loader stores float32; here all digits count.
+    batch.pos = torch.from_numpy(ragged.items["positions"])
+    batch.edge_shift = batch.edge_shift.double()
+    if cell is not None:
+        batch.cell = torch.from_numpy(samples["cell"])
+        of_edge = batch.cell[batch.batch[batch.edge_index[1]]]
+        images = torch.linalg.solve(of_edge.transpose(1, 2), batch.edge_shift[:, :, None]).round()
+        batch.edge_shift = (of_edge.transpose(1, 2) @ images)[:, :, 0]
+    return batch
+
+
+def molecules(rng: np.random.Generator) -> Any:
+    """A batch of rattled organic molecules of 5 to 15 atoms."""
+    from ase.build import molecule
+
+    found = [molecule(name) for name in ("CH4", "H2CO", "CH3CH2OH", "C6H6", "CH3CONH2", "isobutane")]
+    return batch_of(*((m.numbers, m.positions + rng.normal(scale=0.05, size=(len(m), 3))) for m in found))
+
+
+def crystal(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers [3], positions [3, 3] and a skewed cell [3, 3] smaller than the cutoff, so atoms see their own images."""
+    cell = np.diag([4.0, 4.5, 5.0]) + rng.normal(scale=0.3, size=(3, 3))
+    return np.array([6, 8, 1]), rng.uniform(0.0, 1.0, (3, 3)) @ cell, cell
+
+
+def moved(batch: Any, pos: torch.Tensor, edge_shift: torch.Tensor | None = None) -> Any:
+    """The same batch with other positions, and the same edges."""
+    batch = copy.copy(batch)
+    batch.pos = pos
+    if edge_shift is not None:
+        batch.edge_shift = edge_shift
+    return batch
