@@ -18,7 +18,7 @@ from scisci.scaling.law import law as find_law
 from scisci.scaling.records import difference_record, fit_record, number, refused_record
 from scisci.scaling.resampling import REFERENCE_SEED, Bootstrap, bootstrap, paired_bootstrap, quote
 from scisci.scaling.table import Points, is_results, points, read_table, select_metric
-from scisci.scaling.validation import holdout, sensitivity
+from scisci.scaling.validation import holdout
 
 
 @dataclass(frozen=True)
@@ -118,23 +118,13 @@ def _record(group: Group, query: Query) -> dict[str, Any]:
         law = group.law
         return refused_record(law.name, law.formula, law.exponent, group.reason, left_out=dict(data.left_out), **more)
     record = fit_record(found, group.key)
-    record["audit"]["sensitivity"] = sensitivity(found)
-    record["warnings"] += [*group.warnings, *_sensitivity_warning(found, record["audit"]["sensitivity"])]
+    record["warnings"] += group.warnings
     if group.refits is not None and found.identified:
         for name, entry in record["parameters"].items():
             entry["ci95_bootstrap"] = [number(end) for end in group.refits.interval(name)]
     if query.holdout is not None:
         record["holdout"] = holdout(found.law, found.points, query.holdout, found.delta).record()
     return record
-
-
-def _sensitivity_warning(found: Fit, exponents: Mapping[str, float]) -> list[str]:
-    name = found.law.exponent
-    low, high = found.intervals[name]
-    outside = [delta for delta, value in exponents.items() if value < low or value > high]
-    if not (found.identified and outside):
-        return []
-    return [f"{name} leaves its interval with delta {' and '.join(outside)}: outliers or a wrong form decide it"]
 
 
 def compare_groups(query: Query, pair: str | None = None) -> tuple[list[dict[str, Any]], list[str]]:

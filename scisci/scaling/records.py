@@ -29,8 +29,7 @@ The file is a JSON list; every entry is one fit:
                 "gradient_norm": 1e-12, "starts_converged": 0.97, "condition": 31.0,
                 "correlation": {"alpha,A": 0.99}, "at_bounds": ["E"], "optimum": {"E": 0.0, ...},
                 "starts_unmoved": 0,          starts an optimiser would have returned as they were
-                "sensitivity": {"0.001": 0.30, "0.01": 0.31, "inf": 0.31}},   exponent by Huber delta; not in
-                                              a study
+                "sensitivity": {"0.001": 0.30, "0.01": 0.31, "inf": 0.31}},   exponent by Huber delta
       "holdout": null,                        or {"rule": "N>1e8", "n": 4, "error": rms log error, "bias": ..,
                                               "drift": [{"largest", "value", "low", "high"}, ..],
                                               "leave_one_size_out": {"exponent": [lo, hi], "error": ..}}
@@ -67,6 +66,7 @@ from scisci.contracts.files import write_text
 from scisci.scaling.comparison import Difference
 from scisci.scaling.fitting import Fit
 from scisci.scaling.sanity import metric_warnings
+from scisci.scaling.validation import sensitivity, sensitivity_warning
 
 SCHEMA_VERSION = 1
 
@@ -96,6 +96,7 @@ def exponent_text(fit: Fit) -> str:
 def fit_record(fit: Fit, group: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """The JSON entry of one fit; `more` overrides or adds fields of the layout above."""
     shown = fit.identified
+    by_delta = sensitivity(fit)
     record = _empty(fit.law.name, fit.law.formula, fit.law.exponent) | {
         "x": dict(zip(fit.law.variables, fit.points.columns, strict=False)),
         "metric": fit.points.metric,
@@ -135,10 +136,11 @@ def fit_record(fit: Fit, group: Mapping[str, Any], **more: Any) -> dict[str, Any
             "correlation": {pair: number(value) for pair, value in fit.audit.correlation.items()},
             "at_bounds": list(fit.audit.at_bounds),
             "optimum": {name: number(value) for name, value in fit.parameters.items()},
+            "sensitivity": {delta: number(value) for delta, value in by_delta.items()},
         },
         "text": exponent_text(fit),
         "curve": fit.curve(),
-        "warnings": metric_warnings(fit),
+        "warnings": [*metric_warnings(fit), *sensitivity_warning(fit, by_delta)],
     }
     return record | more
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from scisci.contracts.errors import UserError, unknown_name
 from scisci.scaling.fitting import Fit, fit
 from scisci.scaling.law import Law
+from scisci.scaling.solve import solve
 from scisci.scaling.table import Points
 
 _CONDITION = re.compile(r"^\s*(\w+)\s*(>=|>)\s*([-+.\deE]+)\s*$")
@@ -121,11 +123,19 @@ def _leave_one_size_out(law: Law, data: Points, delta: float) -> tuple[float, fl
 
 def sensitivity(found: Fit) -> dict[str, float]:
     """The headline exponent refitted with other thresholds of the robust loss, by delta."""
-    from scisci.scaling.solve import solve
-
     data, index = found.points, found.law.index(found.law.exponent)
     result = {}
     for delta in (1e-3, 1e-2, np.inf):
         again = solve(found.law, data.x, data.log_y, found.internal[None], weight=found.weight, delta=delta)
         result[f"{delta:g}"] = float(found.law.natural(again.internal)[0, index])
     return result
+
+
+def sensitivity_warning(found: Fit, exponents: Mapping[str, float]) -> list[str]:
+    """What to know where the exponent depends on the threshold more than its interval says."""
+    name = found.law.exponent
+    low, high = found.intervals[name]
+    outside = [delta for delta, value in exponents.items() if value < low or value > high]
+    if not (found.identified and outside):
+        return []
+    return [f"{name} leaves its interval with delta {' and '.join(outside)}: outliers or a wrong form decide it"]

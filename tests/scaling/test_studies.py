@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
-from scipy import stats
+from scipy import optimize, special, stats
 
 from scisci.contracts.errors import UserError
 from scisci.scaling.cli import main
@@ -90,6 +90,27 @@ def test_scale_is_pooled_over_data_amounts_where_a_slice_is_too_small(tmp_path: 
         total += float(((log_y - np.polyval(np.polyfit(z, log_y, 1), z)) ** 2).sum())
     assert entry.fit.scale.dof == 3 * (4 - 2)
     assert entry.fit.scale.variance == pytest.approx(total / 6, rel=1e-6)
+
+
+def test_every_fit_of_a_study_says_how_far_its_exponent_depends_on_delta(records: list[dict]) -> None:
+    """Against Nelder-Mead on the sum of Huber, in (ln A, alpha) at the centre of the points."""
+    fitted = [record for record in records if record["audit"].get("optimum")]
+    assert len(fitted) > 20
+    for record in fitted:
+        by_delta = record["audit"]["sensitivity"]
+        assert set(by_delta) == {"0.001", "0.01", "inf"}
+        assert by_delta["inf"] == pytest.approx(record["audit"]["optimum"]["alpha"], rel=1e-6)
+    entry = pick(records, "power", "flops", "alpha_net", "test")
+    z, log_y = np.log(entry["points"]["x"]), np.log(entry["points"]["y"])
+    for name in ("0.001", "0.01"):
+
+        def total(u: np.ndarray, delta: float = float(name)) -> float:
+            return float(special.huber(delta, u[0] - u[1] * (z - z.mean()) - log_y).sum())
+
+        options = {"xatol": 1e-10, "fatol": 1e-15, "maxiter": 5000, "maxfev": 5000}
+        start = [log_y.mean(), entry["audit"]["optimum"]["alpha"]]
+        peer = optimize.minimize(total, start, method="Nelder-Mead", options=options)
+        assert entry["audit"]["sensitivity"][name] == pytest.approx(peer.x[1], abs=2e-4)
 
 
 def test_the_frontier_keeps_what_nothing_cheaper_beats_and_is_chosen_in_distribution(
