@@ -18,7 +18,6 @@ appears, and each path has a weight w_l₁ w_l₂ w_l₃ instead of one of its o
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from e3nn import o3
 from jaxtyping import Float
@@ -36,10 +35,17 @@ class GauntTensorProduct(nn.Module):
     Without `channels` the coefficients are those of the integral of three orthonormal harmonics of e3nn. With it,
     every factor and the output are scaled by learned weights per degree and channel, which start so that factors
     with components of unit variance give outputs of unit variance.
+
+    Errors: `UserError` for an l_max_out above the sum of the others, which nothing reaches.
     """
 
     def __init__(self, l_max_in1: int, l_max_in2: int, l_max_out: int, channels: int | None = None) -> None:
         super().__init__()
+        if l_max_out > l_max_in1 + l_max_in2:
+            raise UserError(
+                f"products of degrees {l_max_in1} and {l_max_in2} do not reach degree {l_max_out}; "
+                f"ask for outputs up to {l_max_in1 + l_max_in2}"
+            )
         degree = l_max_in1 + l_max_in2 + l_max_out
         self.l_max = (l_max_in1, l_max_in2, l_max_out)
         self.first, self.second, self.out = (SphereTransform(top, degree) for top in self.l_max)
@@ -62,40 +68,60 @@ class GauntTensorProduct(nn.Module):
         first, second, out = (weight[part.degree] for weight, part in zip(self.weights, transforms, strict=True))
         return self._product(x * first, y * second) * out
 
+    def coefficients(self) -> Float[Tensor, "j1 j2 j3"]:
+        """G_ijk in float64: the products of all pairs of basis vectors."""
+        j1, j2, j3 = ((top + 1) ** 2 for top in self.l_max)
+        x = torch.eye(j1, dtype=torch.float64).repeat_interleave(j2, 0)
+        y = torch.eye(j2, dtype=torch.float64).repeat(j1, 1)
+        return self._product(x[:, :, None], y[:, :, None]).view(j1, j2, j3)
+
     def _product(self, x: Tensor, y: Tensor) -> Tensor:
         first, second, out = (part.matrices(x.dtype) for part in (self.first, self.second, self.out))
-        # accelerators and compilers block the work themselves
-        whole = x.device.type != "cpu" or torch.compiler.is_compiling()
-        rows = max(1, len(x) if whole else COLUMNS // x.shape[2])
-        parts = zip(x.split(rows), y.split(rows), strict=True)
-        return torch.cat([out.from_grid(first.to_grid(a) * second.to_grid(b)) for a, b in parts])
+
+        def block(x: Tensor, y: Tensor) -> Tensor:
+            return out.from_grid(first.to_grid(x) * second.to_grid(y))
+
+        if x.device.type != "cpu" or torch.compiler.is_compiling():  # these divide the work themselves
+            return block(x, y)
+        rows = max(1, COLUMNS // x.shape[2])
+        return torch.cat([block(*part) for part in zip(x.split(rows), y.split(rows), strict=True)])
 
 
 class GauntEdgeProduct(nn.Module):
     """Messages: multiply sender features with the harmonics of the edge as functions on the sphere.
 
-    A drop-in for `EdgeTensorProduct` with fewer weights and far fewer rows, since paths are summed: the message is
-    w_l₃ Σ w_l₁ G x_l₁ Y_l₂, with weights per edge and channel, `rows` of them, first those of the input degrees
-    and then those of the output degrees. Unit-variance inputs and weights give unit variance; harmonics are
-    normalised by component.
+    Takes the place of `EdgeTensorProduct` with fewer weights and far fewer rows, since paths are summed: the message
+    is w_l₃ Σ w_l₁ G x_l₁ Y_l₂, with `rows` weights per edge and channel, those of the input degrees before those of
+    the output degrees (`paths` names them). Harmonics are normalised by component; inputs and weights of unit
+    variance give messages of unit variance.
 
-    Errors: `UserError` for irreps other than each degree up to some l_max once with parity (-1)^l.
+    All channels share the harmonics of an edge, so the coefficients are contracted with these first and one small
+    matrix acts on every channel. Up to L = 8 that is faster than O(L³) on a grid per channel: docs/tensor-products.md.
+
+    Errors: `UserError` for irreps other than each degree up to some l_max once with parity (-1)^l, and for outputs
+    that nothing reaches.
     """
 
-    scale: Tensor
+    coefficients: Tensor
+    weight_before: Tensor
+    weight_after: Tensor
     path_of_row: Tensor
 
     def __init__(self, features: o3.Irreps, harmonics: o3.Irreps, outputs: o3.Irreps) -> None:
         super().__init__()
         l_in, l_edge, l_out = (natural_degree(irreps) for irreps in (features, harmonics, outputs))
-        self.product = GauntTensorProduct(l_in, l_edge, l_out)
-        self.weights_in = l_in + 1
         self.paths = [("feature", degree) for degree in range(l_in + 1)]
         self.paths += [("output", degree) for degree in range(l_out + 1)]
         self.rows = len(self.paths)
         self.copies = [1] * len(outputs)  # rows of each output irrep
-        scale = np.concatenate([np.ones(l_in + 1), component_variances(l_in, l_edge, l_out) ** -0.5])
-        self.register_buffer("scale", torch.from_numpy(scale), persistent=False)
+        self.matrix = (outputs.dim, features.dim)
+        product = GauntTensorProduct(l_in, l_edge, l_out)
+        scale = torch.from_numpy(component_variances(l_in, l_edge, l_out)).rsqrt()[product.out.degree]
+        coefficients = (product.coefficients() * scale).permute(1, 2, 0).flatten(1)
+        # Kept in float64: rounded coefficients would limit the symmetry of a model turned to float64 later.
+        self.register_buffer("coefficients", coefficients, persistent=False)
+        self.register_buffer("weight_before", product.first.degree, persistent=False)
+        self.register_buffer("weight_after", l_in + 1 + product.out.degree, persistent=False)
         self.register_buffer("path_of_row", torch.arange(self.rows), persistent=False)
 
     def forward(
@@ -105,10 +131,9 @@ class GauntEdgeProduct(nn.Module):
         weights: Float[Tensor, "edges weights channels"],
     ) -> Float[Tensor, "edges j_out channels"]:
         """[E, J, C], [E, H], [E, rows, C] → [E, J', C], one copy of each output irrep."""
-        weights = weights * self.scale[:, None].to(weights.dtype)
-        before = weights.index_select(1, self.product.first.degree)
-        after = weights.index_select(1, self.weights_in + self.product.out.degree)
-        return self.product(features * before, harmonics[:, :, None]) * after
+        matrices = (harmonics @ self.coefficients.to(harmonics.dtype)).unflatten(1, self.matrix)
+        before = features * weights.index_select(1, self.weight_before)
+        return torch.bmm(matrices, before) * weights.index_select(1, self.weight_after)
 
 
 def natural_degree(irreps: o3.Irreps) -> int:
