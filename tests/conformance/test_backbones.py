@@ -18,6 +18,8 @@ VARIANTS: list[tuple[str, dict[str, Any], Any]] = [
     ("nequip", {"l_max": 3, "layers": 3, "parity": True}, "gradient"),
     ("nequip", {"l_max": 1, "parity": True}, "direct"),
     ("ponita", {"orientations": 12}, "gradient"),
+    ("esen", {"l_max": 1}, "gradient"),
+    ("esen", {"l_max": 3}, "gradient"),
 ]
 # What forces and options do not change is checked once per architecture.
 ONCE = ("claims", "clouds", "sizes")
