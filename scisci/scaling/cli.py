@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, summary: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=summary)
-        command.set_defaults(run=_command(name))
+        command.set_defaults(run=_command(name.replace("-", "_")))
         return command
 
     add("laws", "list the laws with formula and source")
@@ -78,6 +78,20 @@ def _parser() -> argparse.ArgumentParser:
     _table(robust)
     robust.add_argument("--by", default="architecture", metavar="COLUMN,...", help="groups (default architecture)")
     robust.add_argument("--scale", default="log", help="log, or logit for accuracies (default log)")
+
+    batch = add("critical-batch", "critical batch size and loss by steps, from curves at several batch sizes")
+    _table(batch)
+    batch.add_argument("--params", default="params", metavar="COLUMN", help="parameters of a run (default params)")
+    batch.add_argument("--steps", default="step", metavar="COLUMN", help="training step of a row (default step)")
+    batch.add_argument("--batch", default="batch", metavar="COLUMN", help="batch size of a run (default batch)")
+    batch.add_argument("--size", type=float, help="parameters of the contours (default: most batch sizes)")
+    batch.add_argument("--levels", default="", metavar="L,...", help="losses of the contours (default: 8 shared ones)")
+
+    space = add("dimension", "intrinsic dimension of a data set, and the exponents it allows")
+    space.add_argument("table", help="Parquet, CSV or JSON lines, or an .npy array [samples, features]")
+    space.add_argument("--columns", default="", metavar="COLUMN,...", help="the features, in units that compare")
+    space.add_argument("--where", help="rows to use")
+    space.add_argument("--json", metavar="FILE", help="write the outcome as JSON")
     return parser
 
 

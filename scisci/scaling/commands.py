@@ -12,14 +12,17 @@ from rich.console import Console
 from scisci.contracts.errors import UserError
 from scisci.scaling import show
 from scisci.scaling.cli import mapping
+from scisci.scaling.critical_batch import stepwise
+from scisci.scaling.dimension import intrinsic_dimension, read_features
 from scisci.scaling.forecasting import forecast as forecast_at
 from scisci.scaling.frontier import compute_exponents_agree
 from scisci.scaling.frontier import frontier as frontier_of
 from scisci.scaling.groups import Query, compare_groups, cross_groups, fit_groups, records, split_points
-from scisci.scaling.records import write_records
+from scisci.scaling.records import fit_record, write_records
 from scisci.scaling.robustness import robustness as robustness_of
 from scisci.scaling.studies import study as study_of
 from scisci.scaling.studies import study_records
+from scisci.scaling.table import points
 from scisci.scaling.trends import trend as trend_of
 
 
@@ -122,7 +125,7 @@ def frontier(options: argparse.Namespace) -> None:
 
 def forecast(options: argparse.Namespace) -> None:
     """The loss at a scale not yet run."""
-    at = {name: _number(value) for name, value in mapping(options.at, "--at").items()}
+    at = {name: _number(value, "--at", "N=1e9") for name, value in mapping(options.at, "--at").items()}
     rows, lines = [], []
     for group in fit_groups(_query(options)):
         if group.fit is None:
@@ -137,11 +140,11 @@ def forecast(options: argparse.Namespace) -> None:
     show.show_rows(Console(), f"forecast at {options.at}", head, lines)
 
 
-def _number(text: str) -> float:
+def _number(text: str, option: str, example: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"cannot read {text!r} in --at as a number; write it as N=1e9") from None
+        raise UserError(f"cannot read {text!r} in {option} as a number; write it as {example}") from None
 
 
 def trend(options: argparse.Namespace) -> None:
@@ -176,6 +179,42 @@ def robustness(options: argparse.Namespace) -> None:
             rows.append((*head, name, show.interval(value, low, high)))
     columns = ("split", "slope of the line", "p (shared line)", "group", "above (+) or below (-) the others' line")
     show.show_rows(Console(), f"{options.y} out of distribution against 'test', {options.scale} scale", columns, rows)
+
+
+def critical_batch(options: argparse.Namespace) -> None:
+    """The critical batch size and the law of loss against parameters and steps."""
+    columns = {"N": options.params, "S": options.steps, "B": options.batch}
+    data = points(options.table, columns, options.y, where=options.where)
+    levels = [_number(text, "--levels", "3.2,3.6,4.0") for text in _names(options.levels)]
+    n, steps, batch = data.x
+    found = stepwise(n, steps, batch, data.y, np.array(levels) if levels else None, options.size)
+    shared = "the levels are read off the same curves, so that this interval is too narrow; repeat runs to know better"
+    fits = [
+        fit_record(found.converged, {"estimate": "lowest loss"}, metric=options.y),
+        fit_record(found.critical, {"estimate": "critical batch"}, metric=options.batch),
+        fit_record(found.joint, {"estimate": "loss by steps"}, metric=options.y),
+    ]
+    fits[1]["contours"] = [plain(asdict(each) | {"batch": each.batch}) for each in found.contours]
+    fits[1]["warnings"].append(shared)
+    fits[2]["warnings"].append("S_min takes the critical batch size as known; its uncertainty is not in this interval")
+    _write(options, fits)
+    console = Console()
+    rows = [tuple(f"{v:.4g}" for v in (each.loss, each.steps, each.samples, each.batch)) for each in found.contours]
+    show.show_rows(console, "what reaches a loss", ("loss", "fewest steps", "fewest samples", "critical batch"), rows)
+    show.show_fits(console, fits)
+
+
+def dimension(options: argparse.Namespace) -> None:
+    """The intrinsic dimension of a data set."""
+    columns = _names(options.columns)
+    found = intrinsic_dimension(read_features(options.table, columns, options.where))
+    least, most = found.resolution_limited
+    entry = {"columns": columns, "n": found.n, "value": found.value, "ci95": [found.low, found.high]}
+    _write(options, [entry | {"resolution_limited": [least, most]}])
+    d = show.interval(found.value, found.low, found.high)
+    head = ("samples", "d, 95 % interval", "exponents, 1/d to 4/d")
+    title = "intrinsic dimension d (TwoNN), and what it allows where resolution limits"
+    show.show_rows(Console(), title, head, [(str(found.n), d, f"{least:.3g} to {most:.3g}")])
 
 
 def plain(value: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
@@ -11,6 +13,7 @@ from scipy.spatial import cKDTree
 from scisci.contracts.errors import UserError
 from scisci.scaling.fitting import Fit
 from scisci.scaling.law import Array
+from scisci.scaling.table import read_table
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,31 @@ class Dimension:
     low: float
     high: float
     n: int
+
+    @property
+    def resolution_limited(self) -> tuple[float, float]:
+        """The least and the largest exponent that the interval allows, 1/d to 4/d (see `regime`)."""
+        return 1.0 / self.high, 4.0 / self.low
+
+
+def read_features(source: Path | str, columns: Sequence[str] = (), where: str | None = None) -> Array:
+    """Features [n, k]: the named columns of a table, or a whole array of an .npy file."""
+    if Path(source).suffix.lower() != ".npy":
+        if not columns:
+            raise UserError("say which columns of the table are the features, as in --columns a,b,c")
+        table = read_table(source).where(where)
+        return np.stack([table.numbers(name) for name in columns], 1)
+    if columns or where:
+        raise UserError("an .npy file holds one array [samples, features] and is used whole; leave out the columns")
+    try:
+        features = np.load(source, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no array at {source}; check the path") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"cannot read {source} as an .npy array of numbers; write it with numpy.save") from error
+    if features.dtype.kind not in "fiu" or features.ndim != 2:
+        raise UserError(f"{source} holds {features.dtype} {features.shape}; an array of numbers [n, k] is needed")
+    return np.asarray(features, float)
 
 
 def intrinsic_dimension(features: Array) -> Dimension:
@@ -57,7 +85,7 @@ def regime(fit: Fit, dimension: Dimension | None = None) -> str:
         return f"{name} [{low:.2f}, {high:.2f}] is compatible with 1: variance-limited"
     if dimension is None:
         return f"{name} [{low:.2f}, {high:.2f}] is not 1: resolution-limited or between; give the data's dimension"
-    least, most = 1.0 / dimension.high, 4.0 / dimension.low
+    least, most = dimension.resolution_limited
     if high >= least and low <= most:
         return f"{name} [{low:.2f}, {high:.2f}] lies in 1/d to 4/d = {least:.2f} to {most:.2f}: resolution-limited"
     return f"{name} [{low:.2f}, {high:.2f}] is neither 1 nor in 1/d to 4/d = {least:.2f} to {most:.2f}"
