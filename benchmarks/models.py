@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,7 +80,9 @@ class Worker:
             env=os.environ | ONE_THREAD,
             cwd=Path(__file__).parent.parent,
         )
+        start = time.perf_counter()
         self.about = self._answer()
+        print(f"  {label}: ready after {time.perf_counter() - start:.0f} s", flush=True)
 
     def times(self, batch: int) -> dict[str, float]:
         """Median seconds of a few steps: of the processor (`cpu`) and of the clock (`wall`)."""
