@@ -13,6 +13,7 @@ COMMANDS = {
     "test": ("scisci.tasks.cli", "measure a trained model on test and every ood_* split"),
     "predict": ("scisci.tasks.cli", "write a trained model's predictions"),
     "data": ("scisci.cli_data", "list, describe, verify, import and generate data sets"),
+    "models": ("scisci.models.cli", "list, measure and check architectures"),
     "sweep": ("scisci.sweep.cli", "plan and run a study: architecture x size x data x seed"),
     "scale": ("scisci.scaling.cli", "fit and compare scaling laws"),
     "report": ("scisci.report.cli", "turn a results table into a page, or into figures"),

@@ -92,21 +92,26 @@ class Potential(nn.Module):
         pos, shift = batch.pos.to(dtype), batch.edge_shift.to(dtype)
         return Geometry(batch.numbers, pos, senders, receivers, shift, batch.batch, batch.ptr)
 
-    def evaluate(self, geometry: Geometry) -> Evaluation:
-        """Energies, forces and virials; a function of tensors alone, so that it can be traced."""
+    def energies(self, geometry: Geometry) -> tuple[Tensor, Tensor, Features]:
+        """Energies without references [B] eV, the edge vectors [E, 3] to differentiate them by, and the features."""
         numbers, pos, senders, receivers, shift, system, ptr = geometry
+        pos = pos.detach().requires_grad_(self.direct is None)
         vectors = pos[senders] + shift - pos[receivers]
-        if self.direct is None:
-            vectors = vectors.detach().requires_grad_()
         graph = Graph(numbers, senders, receivers, vectors, torch.linalg.vector_norm(vectors, dim=1))
         features: Features = self.backbone(graph)
         atoms = self.readout(features.scalars)[:, 0] * self.energy_scale
-        interaction = sum_to(atoms, system, ptr.shape[0] - 1)
+        return sum_to(atoms, system, ptr.shape[0] - 1), vectors, features
+
+    def evaluate(self, geometry: Geometry) -> Evaluation:
+        """Energies, forces and virials; a function of tensors alone, so that it can be traced."""
+        _, _, senders, receivers, _, system, ptr = geometry
+        atoms = geometry.numbers.shape[0]
+        interaction, vectors, features = self.energies(geometry)
         if self.direct is not None:
             inputs = features.scalars if features.vectors is None else features.vectors
             return Evaluation(interaction, self.direct(inputs).squeeze(-1) * self.energy_scale, None)
         (pull,) = torch.autograd.grad(interaction.sum(), vectors, create_graph=self.training, materialize_grads=True)
-        forces = sum_to(pull, receivers, numbers.shape[0]) - sum_to(pull, senders, numbers.shape[0])
+        forces = sum_to(pull, receivers, atoms) - sum_to(pull, senders, atoms)
         # dE/dstrain = sum over edges of r ⊗ dE/dr; its antisymmetric part is the torque, zero if E is invariant.
         strain = sum_to(vectors[:, :, None] * pull[:, None, :], system[receivers], ptr.shape[0] - 1)
         return Evaluation(interaction, forces, 0.5 * (strain + strain.transpose(1, 2)))

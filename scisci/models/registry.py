@@ -52,26 +52,40 @@ def get(name: str) -> type[Any]:
     return _registered[name]
 
 
+def load(name: str) -> type[Any]:
+    """The backbone class of a registered name, or of "module:Class" that anyone can import."""
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        return get(name)
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"cannot load {name}: {error}; give module:Class as Python would import it") from error
+    if lacking := [part for part in ("symmetry", "SIZES", "forward") if not hasattr(found, part)]:
+        raise UserError(f"{name} is no backbone: it has no {', '.join(lacking)}; see CONTRIBUTING on adding a model")
+    return found
+
+
 def preset(name: str, size: str) -> dict[str, Any]:
     """Keyword arguments of an architecture's size; an unknown size is a `UserError` with the closest ones."""
-    sizes = get(name).SIZES
-    if size not in sizes:
-        raise unknown_name(f"size of {name}", size, sizes)
-    return dict(sizes[size])
+    return options(name, size)
 
 
 def options(name: str, size: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A size's keyword arguments with `overrides` applied.
+    """A size's keyword arguments with `overrides` applied; `name` may also be "module:Class".
 
     An option the architecture lacks, or a value of the wrong kind or out of range, is a `UserError`.
     """
-    parameters = inspect.signature(get(name).__init__).parameters
+    cls = load(name)
+    if size not in cls.SIZES:
+        raise unknown_name(f"size of {name}", size, cls.SIZES)
+    parameters = inspect.signature(cls.__init__).parameters
     known = set(parameters) - {"self", "inputs", "average_neighbors"}
     for key, value in (overrides or {}).items():
         if key not in known:
             raise unknown_name(f"option of {name}", key, known)
         _check_value(name, key, value, parameters[key].default)
-    return preset(name, size) | (overrides or {})
+    return cls.SIZES[size] | (overrides or {})
 
 
 def _check_value(name: str, key: str, value: Any, default: Any) -> None:

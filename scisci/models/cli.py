@@ -1,0 +1,119 @@
+"""`scisci models`: list the architectures, measure one, check one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from scisci.contracts.errors import UserError
+
+
+def main(argv: list[str]) -> None:
+    """Run `scisci models ...`."""
+    parser = argparse.ArgumentParser(prog="scisci models", description="List, measure and check architectures.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    listing = commands.add_parser("list", help="architectures and their symmetry claims")
+    listing.set_defaults(run=lambda _: show_list())
+    info = commands.add_parser(
+        "info", help="an architecture measured: parameters, FLOPs, symmetry errors", description=_INFO
+    )
+    info.add_argument("name", help="an architecture, see 'scisci models list'")
+    info.set_defaults(run=lambda options: show_card(options.name))
+    check = commands.add_parser(
+        "check", help="does a model keep its promises: symmetry, forces, smoothness, ...", description=_CHECK
+    )
+    check.add_argument("name", help="an architecture, or module:Class of your own")
+    check.add_argument("--size", help="size to check (default: the smallest)")
+    check.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="an option of the architecture")
+    check.add_argument("--forces", choices=("gradient", "direct"), default="gradient", help="(default gradient)")
+    check.set_defaults(run=lambda o: show_checks(o.name, o.size, o.set, o.forces))
+    options = parser.parse_args(argv)
+    options.run(options)
+
+
+_INFO = "Parameters and FLOPs of every size, measured on ethanol with all pairs within 5 Å; symmetry of the smallest."
+_CHECK = (
+    "Runs every conformance check in double precision on small systems, prints each figure beside its bound, and "
+    "ends with exit code 1 if one is missed."
+)
+
+
+def show_list() -> None:
+    """One row per architecture."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from scisci.models import registry
+
+    table = Table("name", "rotation", "reflection", "what it is")
+    for name in registry.architectures():
+        cls = registry.get(name)
+        about = (cls.__doc__ or "").strip().splitlines()[0]
+        table.add_row(name, cls.symmetry["rotation"], cls.symmetry["reflection"], about)
+    Console().print(table)
+
+
+def show_card(name: str) -> None:
+    """What an architecture is, and what of it was measured here and now."""
+    import inspect
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from scisci.models import registry
+    from scisci.models.card import measure_sizes, measure_symmetry
+
+    cls, console = registry.get(name), Console()
+    console.print(inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""), end="\n\n", highlight=False)
+    console.print(inspect.cleandoc(cls.__doc__ or "").split("\n\nArgs:")[0], end="\n\n", highlight=False)
+    table = Table("size", "parameters", "energy", "training", "options", title="FLOPs per atom")
+    for row in measure_sizes(name):
+        options = ", ".join(f"{key} {value}" for key, value in row.options.items())
+        table.add_row(row.size, f"{row.parameters:,}", f"{row.forward:.3g}", f"{row.training:.3g}", options)
+    console.print(table)
+    symmetry = Table("group", "claim", "error, float32", "error, float64")
+    for group, (claim, single, exact) in measure_symmetry(name).items():
+        symmetry.add_row(group, claim, f"{single:.1e}", f"{exact:.1e}")
+    console.print(symmetry)
+    console.print("error: rms of f(g x) - g f(x) over rms of f(x), the larger of energy and forces, untrained weights")
+
+
+def show_checks(name: str, size: str | None, settings: list[str], forces: Any) -> None:
+    """A row per figure; exit code 1 if one misses its bound."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from scisci.models import registry
+    from scisci.models.conformance import CHECKS, Subject
+
+    cls = registry.load(name)
+    overrides = dict(_setting(text) for text in settings)
+    options = registry.options(name, size or next(iter(cls.SIZES)), overrides)
+    subject, missed = Subject(cls, options, forces), 0
+    table = Table("check", "figure", "value", "bound", "")
+    for check, run in CHECKS.items():
+        try:
+            outcomes = run(subject)
+        except Exception as error:  # a model that fails one check can still be told of the others
+            table.add_row(check, "could not be run", "", "", f"[red]{type(error).__name__}: {error}[/red]")
+            missed += 1
+            continue
+        for outcome in outcomes:
+            verdict = outcome.note if outcome.passed else f"[red]missed[/red] {outcome.note}"
+            bound = "recorded" if outcome.bound is None else f"{outcome.bound:.3g}"
+            table.add_row(check, outcome.what, f"{outcome.value:.2g}", bound, verdict)
+            missed += not outcome.passed
+    Console().print(table)
+    if missed:
+        print(f"{name}: {missed} checks missed", file=sys.stderr)
+        sys.exit(1)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    import yaml
+
+    key, sign, value = text.partition("=")
+    if not (key and sign and value):
+        raise UserError(f"cannot read --set {text!r}; write it as KEY=VALUE, e.g. l_max=2")
+    return key, yaml.safe_load(value)

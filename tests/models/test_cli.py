@@ -1,0 +1,67 @@
+"""`scisci models`: a newcomer's view of the architectures."""
+
+from __future__ import annotations
+
+import pytest
+
+from scisci.contracts.errors import UserError
+from scisci.models import registry
+from scisci.models.card import measure_sizes, measure_symmetry
+from scisci.models.cli import main
+
+OUTSIDE = "tests.conformance.test_checks"
+
+
+def test_list_names_every_architecture(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["list"])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in registry.architectures())
+
+
+def test_info_shows_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info", "schnet"])
+    printed = capsys.readouterr().out
+    assert "1M" in printed
+    assert "Schütt" in printed
+    assert "rotation" in printed
+
+
+def test_flops_of_a_linear_layer_are_counted_and_grow_with_size() -> None:
+    rows = measure_sizes("mpnn")
+    assert [row.size for row in rows] == list(registry.get("mpnn").SIZES)
+    # A step differentiates the energy by positions, and that by weights: at least three times the energy's work.
+    assert all(row.training > 3 * row.forward for row in rows)
+    assert all(b.forward > a.forward for a, b in zip(rows[:-1], rows[1:], strict=True))
+    # Each weight matrix acts on every atom or edge once: two FLOPs per weight and atom at the least.
+    assert all(row.forward > 2 * 0.9 * row.parameters for row in rows)
+
+
+def test_symmetry_errors_follow_the_claims() -> None:
+    errors = measure_symmetry("nequip")
+    assert all(single < 1e-5 and exact < 1e-10 for _, single, exact in errors.values())
+    assert measure_symmetry("mpnn")["rotation"][2] > 1e-2
+
+
+def test_check_passes_a_shipped_model_and_fails_a_broken_one_from_outside(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["check", "schnet", "--set", "channels=8"])
+    assert "missed" not in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["check", f"{OUTSIDE}:NoEnvelope"])
+    assert end.value.code == 1
+    assert "cutoff" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["info", "neqip"], "did you mean"),
+        (["check", "nowhere:Class"], "cannot load"),
+        (["check", "json:JSONDecoder"], "no backbone"),
+        (["check", "nequip", "--size", "3m"], "unknown size"),
+        (["check", "nequip", "--set", "l_max"], "KEY=VALUE"),
+        (["check", "nequip", "--set", "lmax=1"], "l_max"),
+    ],
+)
+def test_mistakes_are_answered_in_a_sentence(arguments: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        main(arguments)
