@@ -5,12 +5,14 @@ Batatia et al., "MACE: Higher order equivariant message passing neural networks 
 takes its symmetric products of up to `correlation` factors with weights per element (eqs. 10 and 11), and mixes them
 into new features with a residual of the old ones. There is no other nonlinearity on atoms: one layer with correlation
 nu is an expansion up to body order nu + 1. Differences: the products are an orthonormal basis without repetitions; the
-element-dependent residual is a channel mixing followed by a scale per element and channel; messages are divided by the
-root of the mean number of neighbours; the readout sees the scalars of all layers together.
+element-dependent residual is a channel mixing followed by a scale per element and channel; the readout sees the scalars
+of all layers together. As in the authors' code, A is mixed once more per path and channel.
 """
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -20,16 +22,46 @@ from torch import Tensor, nn
 
 from scisci.models.blocks.embedding import NodeEmbedding, VectorEmbedding
 from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
-from scisci.models.blocks.irreps import EdgeTensorProduct, IrrepsLinear, PathWeights, SelfConnection, hidden_irreps
+from scisci.models.blocks.irreps import EdgeTensorProduct, IrrepsLinear, SelfConnection, hidden_irreps
+from scisci.models.blocks.linear import scaled_linear
 from scisci.models.blocks.radial import BesselBasis
-from scisci.models.blocks.symmetric_contraction import SymmetricContraction
+from scisci.models.blocks.symmetric_contraction import SymmetricContraction, coupled
 from scisci.models.registry import register
+
+SILU_GAIN = 1.68  # restores unit variance after a SiLU
 
 
 def reachable(irreps: o3.Irreps, harmonics: o3.Irreps, wanted: o3.Irreps) -> o3.Irreps:
     """Those of the `wanted` irreps that occur in products of features with harmonics."""
     products = {ir for _, left in irreps for _, right in harmonics for ir in left * right}
     return o3.Irreps([(1, ir) for _, ir in wanted if ir in products])
+
+
+class RadialWeights(nn.Module):
+    """A perceptron of the radial basis: one weight per edge, path and channel, the same for a path's components.
+
+    Components are repeated in the last layer's matrix, which is small, and not for every edge.
+    """
+
+    path_of_row: Tensor
+
+    def __init__(self, product: EdgeTensorProduct, channels: int, widths: list[int]) -> None:
+        super().__init__()
+        self.rows, self.channels = product.rows, channels
+        gains = [1.0] + [SILU_GAIN] * (len(widths) - 2)
+        layers = [
+            (scaled_linear(a, b, bias=False, gain=gain), nn.SiLU())
+            for (a, b), gain in zip(pairwise(widths), gains, strict=True)
+        ]
+        self.hidden = nn.Sequential(*(module for layer in layers for module in layer))
+        scale = SILU_GAIN / math.sqrt(widths[-1])
+        self.out = nn.Parameter(torch.randn(len(product.paths), channels, widths[-1]) * scale)
+        self.register_buffer("path_of_row", product.path_of_row, persistent=False)
+
+    def forward(self, basis: Float[Tensor, "edges basis"]) -> Float[Tensor, "edges rows channels"]:
+        """[E, basis] → [E, rows, C]"""
+        repeated = self.out[self.path_of_row].flatten(0, 1)
+        return (self.hidden(basis) @ repeated.T).view(-1, self.rows, self.channels)
 
 
 class Interaction(nn.Module):
@@ -49,21 +81,17 @@ class Interaction(nn.Module):
     ) -> None:
         super().__init__()
         irreps_edge = reachable(irreps_in, harmonics, irreps_edge)
+        self.irreps_out = irreps_out = coupled(irreps_edge, irreps_out, correlation)
         self.product = EdgeTensorProduct(irreps_in, harmonics, irreps_edge)
         copies = [sum(path.output == o for path in self.product.paths) for o in range(len(irreps_edge))]
-        inner = [
-            layer
-            for a, b in zip(radial[:-2], radial[1:-1], strict=True)
-            for layer in (nn.Linear(a, b, bias=False), nn.SiLU())
-        ]
-        self.radial = nn.Sequential(*inner, PathWeights(self.product, channels, *radial[-2:]))
+        self.radial = RadialWeights(self.product, channels, radial)
         self.up = IrrepsLinear(irreps_in, [1] * len(irreps_in), channels, channels)
         self.down = IrrepsLinear(irreps_edge, copies, channels, channels)
         self.contraction = SymmetricContraction(irreps_edge, irreps_out, channels, correlation, elements)
         self.mix = IrrepsLinear(irreps_out, [1] * len(irreps_out), channels, channels)
         self.own = SelfConnection(irreps_in, irreps_out, channels)
         self.element_scale = nn.Embedding.from_pretrained(torch.ones(elements, channels), freeze=False)
-        self.norm = average_neighbors**-0.5
+        self.norm = 1.0 / average_neighbors
 
     def forward(
         self,
@@ -86,7 +114,7 @@ class MACE(nn.Module):
 
     Args:
         inputs: what nodes carry: elements, scalars, vectors.
-        average_neighbors: mean number of edges per node, by whose root messages are scaled.
+        average_neighbors: mean number of edges per node, by which summed messages are divided.
         channels: channels of every irrep.
         layers: number of interactions; the last keeps only what the readout needs.
         l_max: highest degree of the features that atoms send; 0 sends invariants.
@@ -127,6 +155,9 @@ class MACE(nn.Module):
         radial_layers: int = 3,
     ) -> None:
         super().__init__()
+        highest = correlation * l_max_edge
+        if l_max > highest:
+            raise ValueError(f"l_max is {l_max}, but products of {correlation} harmonics go no higher than {highest}")
         self.inputs, self.cutoff = inputs, cutoff
         self.embedding = NodeEmbedding(inputs, channels)
         # Vectors of the nodes enter as features of degree 1; with l_max = 0 their products alone are seen.
@@ -135,16 +166,13 @@ class MACE(nn.Module):
         readable = o3.Irreps("0e+1o") if l_max > 0 else scalar
         self.harmonics = o3.SphericalHarmonics(harmonics, normalize=True, normalization="component")
         self.radial = BesselBasis(cutoff, radial_basis)
-        irreps = [
-            scalar if self.vectors is None else readable,
-            *[hidden_irreps(l_max, parity)] * (layers - 1),
-            readable,
-        ]
-        self.interactions = nn.ModuleList(
-            Interaction(
+        before = scalar if self.vectors is None else readable
+        self.interactions = nn.ModuleList()
+        for number in range(1, layers + 1):
+            interaction = Interaction(
                 before,
                 hidden_irreps(l_max_edge, parity),
-                after,
+                readable if number == layers else hidden_irreps(l_max, parity),
                 harmonics,
                 channels,
                 correlation,
@@ -152,8 +180,8 @@ class MACE(nn.Module):
                 self.embedding.element_index.kinds,
                 average_neighbors,
             )
-            for before, after in zip(irreps[:-1], irreps[1:], strict=True)
-        )
+            self.interactions.append(interaction)
+            before = interaction.irreps_out
         self.scalar_channels, self.vector_channels = layers * channels, channels if l_max > 0 else 0
 
     def forward(self, graph: Graph) -> Features:

@@ -20,6 +20,8 @@ VARIANTS: list[tuple[str, dict[str, Any], Any]] = [
     ("ponita", {"orientations": 12}, "gradient"),
     ("esen", {"l_max": 1}, "gradient"),
     ("esen", {"l_max": 3}, "gradient"),
+    ("mace", {"l_max": 0, "correlation": 2}, "gradient"),
+    ("mace", {"l_max": 2, "l_max_edge": 2, "parity": True}, "gradient"),
 ]
 # What forces and options do not change is checked once per architecture.
 ONCE = ("claims", "clouds", "sizes")

@@ -99,7 +99,12 @@ def symmetric_basis(irreps: o3.Irreps, output: o3.Irrep, correlation: int) -> Ba
 
     The symmetric tensors U of nu factors are orthogonal with |U|² = d_output / nu!: independent factors of unit
     variance, all different, then give components of unit variance.
+
+    Raises:
+        ValueError: for a correlation other than 1, 2 or 3.
     """
+    if not 1 <= correlation <= MAX_CORRELATION:
+        raise ValueError(f"correlation is {correlation}, but must be 1, 2 or 3")
     padded = with_constant(irreps)
     trees: list[Tree] = []
     blocks: list[Tensor] = []
@@ -111,6 +116,11 @@ def symmetric_basis(irreps: o3.Irreps, output: o3.Irrep, correlation: int) -> Ba
             blocks.append(block)
             orders += [order] * len(kept)
     return Basis(trees, torch.block_diag(*blocks), orders)
+
+
+def coupled(irreps: o3.Irreps, outputs: o3.Irreps, correlation: int) -> o3.Irreps:
+    """Those of the `outputs` that occur among symmetric products of up to `correlation` factors."""
+    return o3.Irreps([(1, ir) for _, ir in outputs if symmetric_basis(irreps, ir, correlation).orders])
 
 
 class SymmetricContraction(nn.Module):
@@ -140,8 +150,6 @@ class SymmetricContraction(nn.Module):
         self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, channels: int, correlation: int, elements: int
     ) -> None:
         super().__init__()
-        if not 1 <= correlation <= MAX_CORRELATION:
-            raise ValueError(f"correlation is {correlation}, but must be 1, 2 or 3")
         bases = [symmetric_basis(irreps_in, output, correlation) for _, output in irreps_out]
         self.couplings = [len(basis.orders) for basis in bases]
         counts = torch.tensor(self.couplings)
