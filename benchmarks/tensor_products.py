@@ -9,6 +9,7 @@ medians from L = 4 on, with its 95 % interval.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 import warnings
@@ -20,14 +21,14 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
-from scisci.models.blocks.fourier import legendre_functions
+from scisci.models.blocks.fourier import SphereTransform, legendre_functions
 from scisci.models.blocks.gaunt import GauntEdgeProduct, GauntTensorProduct
 from scisci.models.blocks.irreps import EdgeTensorProduct
 from scisci.scaling import difference, fit
 
 ROWS, CHANNELS, DEGREES, FIT_FROM = 64, 32, range(1, 11), 4
 EDGES, EDGE_DEGREES = 1024, range(1, 7)  # about a batch of 16 small molecules
-SECONDS, ROUNDS = 1.0, (5, 25)  # of one contender in all, and the fewest and most rounds
+BURST, SECONDS, ROUNDS = 0.03, 1.0, (5, 15)  # a burst at least, the slowest contender in all, fewest and most rounds
 
 Call = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
 
@@ -157,37 +158,52 @@ def training(call: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
 
 
 def medians(calls: dict[str, Call], work: Callable[..., None]) -> dict[str, float]:
-    """Median milliseconds of every contender over interleaved rounds."""
-    slowest = 0.0
+    """Median milliseconds of every contender over interleaved rounds, each a burst of calls so that none is a blink."""
+
+    def burst(call: Call, count: int) -> float:
+        start = time.process_time()
+        for _ in range(count):
+            work(*call)
+        return (time.process_time() - start) / count
+
     for call in calls.values():
-        for _ in range(3):  # TorchScript optimises at the second call
-            start = time.process_time()
-            work(*call)
-        slowest = max(slowest, time.process_time() - start)
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(int(np.clip(SECONDS / slowest, *ROUNDS))):
-        for name, call in calls.items():
-            start = time.process_time()
-            work(*call)
-            times[name].append(1e3 * (time.process_time() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
+        burst(call, 2)  # TorchScript optimises at the second call
+    once = {name: burst(call, 1) for name, call in calls.items()}
+    counts = {name: math.ceil(BURST / seconds) for name, seconds in once.items()}
+    rounds = int(np.clip(SECONDS / max(once.values()), *ROUNDS))
+    samples = [{name: burst(call, counts[name]) for name, call in calls.items()} for _ in range(rounds)]
+    return {name: 1e3 * statistics.median(sample[name] for sample in samples) for name in calls}
 
 
-def show(title: str, rows: dict[int, dict[str, float]]) -> None:
-    """Milliseconds of each contender by L, and how many times ours is faster than each."""
+def show(title: str, rows: dict[int, dict[str, float]], number: str = "{:.2f}") -> None:
+    """Costs of each contender by L, and how many times less the last one, ours, costs."""
     names = list(rows[min(rows)])
-    print(f"\n{title}: milliseconds, and times the last column is faster")
+    print(f"\n{title}, and times the last column's")
     print(f"{'L':>3} " + " ".join(f"{name.removeprefix('= '):>22}" for name in names))
     for top, row in rows.items():
-        cells = [f"{row[name]:12.2f} {row[name] / row[names[-1]]:8.1f}x" for name in names[:-1]]
-        print(f"{top:3d} " + " ".join(cells) + f" {row[names[-1]]:22.2f}", flush=True)
+        ratios = [f" {row[name] / row[names[-1]]:8.1f}x" for name in names[:-1]] + [""]
+        cells = [f"{number.format(row[name]) + ratio:>22}" for name, ratio in zip(names, ratios, strict=True)]
+        print(f"{top:3d} " + " ".join(cells), flush=True)
+
+
+def multiplications(top: int) -> dict[str, float]:
+    """Multiplications of one pair of features, counted: blocks of paths as dense, and our padded transforms."""
+    paths = sum((2 * a + 1) * (2 * b + 1) * (2 * c + 1) for a, b, c in gaunt_paths(top))
+    transform = SphereTransform(top, 3 * top)
+    by_grid = 3 * (transform.synthesis.numel() + transform.azimuth.numel() * transform.synthesis.shape[1])
+    return {
+        "e3nn full, all paths": sum((2 * degree + 1) ** 2 for degree in range(top + 1)) ** 2,
+        "e3nn full, our paths": paths,
+        "= one dense matrix": (top + 1) ** 6,
+        "= Gaunt, ours": by_grid + len(transform.azimuth) * transform.synthesis.shape[1],
+    }
 
 
 def show_powers(rows: dict[int, dict[str, float]]) -> None:
     """Fit cost ∝ L^p from `FIT_FROM` on; the difference to ours is paired by L."""
     large = [top for top in rows if top >= FIT_FROM]
     fits = {
-        name: fit("power", {"L": large, "ms": [rows[top][name] for top in large]}, x={"N": "L"}, y="ms")
+        name: fit("power", {"L": large, "cost": [rows[top][name] for top in large]}, x={"N": "L"}, y="cost")
         for name in rows[large[0]]
     }
     ours = fits["= Gaunt, ours"]
@@ -210,12 +226,15 @@ def main() -> None:
         check_equal(calls, top)
         for name, work in rounds.items():
             full[name][top] = medians(calls, work)
+    counted = {top: multiplications(top) for top in DEGREES}
+    show("multiplications of one pair of features, counted", counted, "{:.0f}")
+    show_powers(counted)
     for name, rows in full.items():
-        show(f"full product of {ROWS * CHANNELS} pairs of features, {name}", rows)
+        show(f"full product of {ROWS * CHANNELS} pairs of features, {name}: milliseconds", rows)
         show_powers(rows)
     for name, work in rounds.items():
         rows = {top: medians(edge_products(top), work) for top in EDGE_DEGREES}
-        show(f"messages on {EDGES} edges, {CHANNELS} channels, {name}", rows)
+        show(f"messages on {EDGES} edges, {CHANNELS} channels, {name}: milliseconds", rows)
 
 
 if __name__ == "__main__":
