@@ -2,9 +2,10 @@
 
 Schütt, Unke & Gastegger, "Equivariant message passing for the prediction of tensorial properties and molecular
 spectra" (2021): the message block is eq. 7-8, the update block eq. 9-10. Differences: the filters are a linear map,
-without bias, of Bessel functions that vanish smoothly at the cutoff, where the paper's cosine has a kink in its second
-derivative; sums over neighbours and products of vectors are scaled; the norm of vectors is rounded off near zero, so
-that symmetric structures have finite second derivatives; vectors that nodes carry are the first vector features.
+without bias, of Bessel functions that are kept within bounds for close pairs and vanish smoothly at the cutoff, where
+the paper's cosine has a kink in its second derivative; scalars are normalised before each network, sums over neighbours
+and products of vectors are scaled; the norm of vectors is rounded off near zero, so that symmetric structures have
+finite second derivatives; vectors that nodes carry are the first vector features.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scisci.models.blocks.bounded import BoundedBesselBasis
 from scisci.models.blocks.embedding import NodeEmbedding, VectorEmbedding
 from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
 from scisci.models.blocks.linear import scaled_linear
 from scisci.models.blocks.norm import RMSNorm
-from scisci.models.blocks.radial import BesselBasis
 from scisci.models.registry import register
 
 # Vectors much shorter than its root, 0.1, count as zero in their norm.
@@ -126,7 +127,7 @@ class PaiNN(nn.Module):
         super().__init__()
         self.inputs, self.cutoff = inputs, cutoff
         self.embedding, self.vectors = NodeEmbedding(inputs, channels), VectorEmbedding(inputs, channels)
-        self.radial = BesselBasis(cutoff, radial_basis)
+        self.radial = BoundedBesselBasis(cutoff, radial_basis)
         self.messages = nn.ModuleList(
             Message(channels, radial_basis, average_neighbors, vectors_in=layer > 0 or inputs.vectors > 0)
             for layer in range(layers)

@@ -2,7 +2,7 @@
 
 Schütt et al., "SchNet: a continuous-filter convolutional neural network for modeling quantum interactions" (2017).
 The convolution is the paper's eq. 1-2 and section 4, with the shifted softplus ln(exp(x)/2 + 1/2). Differences: the
-distances are expanded in Bessel functions instead of Gaussians, as in the other architectures here; filters vanish
+distances are expanded in Bessel functions, kept within bounds for close pairs, instead of Gaussians; filters vanish
 smoothly at the cutoff, since their network has no biases and the basis vanishes there; sums over neighbours are scaled.
 Vectors are read off the edges at the end (`EdgeVectors`), and vectors that nodes carry enter by their scalar products
 and their components along the edges.
@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scisci.models.blocks.bounded import BoundedBesselBasis
 from scisci.models.blocks.embedding import NodeEmbedding, projections
 from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
 from scisci.models.blocks.linear import scaled_linear
-from scisci.models.blocks.radial import BesselBasis
 from scisci.models.blocks.readout import EdgeVectors
 from scisci.models.registry import register
 
@@ -95,7 +95,7 @@ class SchNet(nn.Module):
         super().__init__()
         self.inputs, self.cutoff = inputs, cutoff
         self.embedding = NodeEmbedding(inputs, channels)
-        self.radial = BesselBasis(cutoff, radial_basis)
+        self.radial = BoundedBesselBasis(cutoff, radial_basis)
         edge_features = radial_basis + 2 * inputs.vectors
         self.interactions = nn.ModuleList(
             Interaction(channels, edge_features, average_neighbors) for _ in range(layers)

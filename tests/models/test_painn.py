@@ -114,3 +114,16 @@ def test_velocities_enter_and_turn_with_the_system() -> None:
     # Turning velocities alone is another system.
     other = model(graph._replace(node_vectors=rotation @ graph.node_vectors))
     assert (other.scalars - before.scalars).abs().max() > 1e-3
+
+
+def test_a_close_pair_in_a_cloud_does_not_rule_the_outputs() -> None:
+    graph = cluster(8, vectors=1)
+    closest = graph.lengths.argmin()
+    # Both directions of the closest pair, brought a thousand times closer.
+    ends = {int(graph.senders[closest]), int(graph.receivers[closest])}
+    pair = [{s, r} == ends for s, r in zip(graph.senders.tolist(), graph.receivers.tolist(), strict=True)]
+    vectors = torch.where(torch.tensor(pair)[:, None], graph.vectors * 1e-3, graph.vectors)
+    close = graph._replace(vectors=vectors, lengths=vectors.norm(dim=1))
+    model = PaiNN(Inputs((1, 6), vectors=1), 7.0, layers=4, cutoff=20.0, radial_basis=32).double()
+    for one, other in zip(model(graph), model(close), strict=True):
+        assert 0.1 < (other.square().mean() / one.square().mean()).sqrt() < 10

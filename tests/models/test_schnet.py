@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from scipy.special import spherical_jn
 from torch_geometric.nn.models.schnet import InteractionBlock
 
+from scisci.models.blocks.bounded import BoundedBesselBasis
 from scisci.models.blocks.graph import Graph, Inputs
 from scisci.models.blocks.readout import EdgeVectors
 from scisci.models.schnet import Interaction, SchNet
@@ -106,3 +108,30 @@ def test_velocities_enter_and_turn_with_the_system() -> None:
     # Turning velocities alone is another system.
     other = model(graph._replace(node_vectors=rotation @ graph.node_vectors))
     assert (other.scalars - before.scalars).abs().max() > 1e-3
+
+
+def test_bounded_basis_is_the_spherical_bessel_function_within_bounds() -> None:
+    """sin(n pi r / c) / r as j_0 of scipy, times the envelope, divided by sqrt(1 + mean square)."""
+    cutoff, count, lengths = 7.0, 5, torch.linspace(1e-9, 7.0, 200)
+    x = lengths / cutoff
+    envelope = 1 - 28 * x**6 + 48 * x**7 - 21 * x**8
+    n = torch.arange(1, count + 1)
+    j0 = torch.from_numpy(spherical_jn(0, (n * math.pi * x[:, None]).numpy()))
+    plain = math.sqrt(2 * cutoff / 3) * n * math.pi / cutoff * j0 * envelope[:, None]
+    expected = plain / torch.sqrt(1 + (plain**2).mean(dim=1, keepdim=True))
+    found = BoundedBesselBasis(cutoff, count).double()(lengths)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert found.square().mean(dim=1).max() < 1 < plain.square().mean(dim=1).max()
+
+
+def test_a_close_pair_in_a_cloud_does_not_rule_the_outputs() -> None:
+    graph = cluster(8, vectors=1)
+    closest = graph.lengths.argmin()
+    # Both directions of the closest pair, brought a thousand times closer.
+    ends = {int(graph.senders[closest]), int(graph.receivers[closest])}
+    pair = [{s, r} == ends for s, r in zip(graph.senders.tolist(), graph.receivers.tolist(), strict=True)]
+    vectors = torch.where(torch.tensor(pair)[:, None], graph.vectors * 1e-3, graph.vectors)
+    close = graph._replace(vectors=vectors, lengths=vectors.norm(dim=1))
+    model = SchNet(Inputs((1, 6), vectors=1), 7.0, layers=4, cutoff=20.0, radial_basis=32).double()
+    for one, other in zip(model(graph), model(close), strict=True):
+        assert 0.1 < (other.square().mean() / one.square().mean()).sqrt() < 10
