@@ -17,6 +17,7 @@ VARIANTS: list[tuple[str, dict[str, Any], Any]] = [
     ("nequip", {"l_max": 2, "layers": 3}, "gradient"),
     ("nequip", {"l_max": 3, "layers": 3, "parity": True}, "gradient"),
     ("nequip", {"l_max": 1, "parity": True}, "direct"),
+    ("egnn", {"coordinates": 1}, "gradient"),
     ("ponita", {"orientations": 12}, "gradient"),
     ("esen", {"l_max": 1}, "gradient"),
     ("esen", {"l_max": 3}, "gradient"),
