@@ -9,33 +9,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scisci.models.blocks.attention import envelope_softmax
 from scisci.models.blocks.embedding import NodeEmbedding
 from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
 from scisci.models.blocks.norm import RMSNorm
 from scisci.models.blocks.radial import Envelope, RawVectorFeatures
 from scisci.models.registry import register
-
-
-def envelope_softmax(
-    logits: Float[Tensor, "edges heads"],
-    own: Float[Tensor, "atoms heads"],
-    envelope: Float[Tensor, " edges"],
-    graph: Graph,
-) -> tuple[Float[Tensor, "edges heads"], Float[Tensor, "atoms heads"]]:
-    """Attention weights of each atom's neighbours, and of the atom itself; together they sum to one.
-
-    A neighbour's weight is exp(logit) times its envelope, so it fades in smoothly at the cutoff.
-    """
-    index = graph.receivers[:, None].expand_as(logits)
-    top = own.detach().scatter_reduce(0, index, logits.detach(), "amax")
-    weights = torch.exp(logits - top[graph.receivers]) * envelope[:, None]
-    own_weights = torch.exp(own - top)
-    total = sum_to(weights, graph.receivers, own.shape[0]) + own_weights
-    return weights / total[graph.receivers], own_weights / total
 
 
 class Attention(nn.Module):
