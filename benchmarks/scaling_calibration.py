@@ -22,7 +22,8 @@ from scipy import optimize
 from scisci.contracts.errors import UserError
 from scisci.scaling.comparison import difference
 from scisci.scaling.crossing import crossover
-from scisci.scaling.fitting import Fit, fit
+from scisci.scaling.fitted import Fit
+from scisci.scaling.fitting import fit
 from scisci.scaling.resampling import bootstrap, quote
 from scisci.scaling.table import Points
 

@@ -13,7 +13,7 @@ _PUBLIC = {
     "Points": "table",
     "points": "table",
     "read_table": "table",
-    "Fit": "fitting",
+    "Fit": "fitted",
     "fit": "fitting",
     "Bootstrap": "resampling",
     "bootstrap": "resampling",

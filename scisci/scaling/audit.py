@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from scipy import stats
 
 from scisci.scaling.clusters import quantile
-
-if TYPE_CHECKING:
-    from scisci.scaling.fitting import Fit
+from scisci.scaling.fitted import Fit
 
 # An uncertainty beyond the exponent itself is weak. It is compared without the part of Student's quantile that
 # pays for not knowing the scatter: with that part a fit of few runs passes where its scatter came out small by

@@ -10,7 +10,8 @@ from scipy import stats
 
 from scisci.contracts.errors import UserError
 from scisci.scaling.clusters import quantile
-from scisci.scaling.fitting import Fit, fit
+from scisci.scaling.fitted import Fit
+from scisci.scaling.fitting import fit
 from scisci.scaling.law import Array
 from scisci.scaling.solve import solve
 

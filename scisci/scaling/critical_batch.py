@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from scisci.contracts.errors import UserError
-from scisci.scaling.fitting import Fit, fit
+from scisci.scaling.fitted import Fit
+from scisci.scaling.fitting import fit
 from scisci.scaling.law import Array
 
 _PER_CURVE = 64  # points of a training curve that the joint fit uses

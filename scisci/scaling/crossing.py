@@ -8,7 +8,7 @@ import numpy as np
 
 from scisci.contracts.errors import UserError
 from scisci.scaling.clusters import quantile
-from scisci.scaling.fitting import Fit
+from scisci.scaling.fitted import Fit
 from scisci.scaling.law import Array
 
 REACH = 10.0  # how far beyond the data, as a factor in x, a crossover may be quoted

@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.spatial import cKDTree
 
 from scisci.contracts.errors import UserError
-from scisci.scaling.fitting import Fit
+from scisci.scaling.fitted import Fit
 from scisci.scaling.law import Array
 from scisci.scaling.table import read_table
 

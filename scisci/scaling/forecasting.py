@@ -9,7 +9,7 @@ import numpy as np
 
 from scisci.contracts.errors import UserError
 from scisci.scaling.clusters import quantile
-from scisci.scaling.fitting import Fit
+from scisci.scaling.fitted import Fit
 from scisci.scaling.resampling import Bootstrap
 
 REACH = 100.0  # how far beyond the data, as a factor in each variable, a loss may be forecast

@@ -12,7 +12,8 @@ import numpy as np
 from scisci.contracts.errors import UserError
 from scisci.scaling.comparison import SharedExponent, difference, shared_exponent
 from scisci.scaling.crossing import REACH, Crossover, crossover
-from scisci.scaling.fitting import ROBUST_DELTA, ROBUST_FROM, Fit, fit, match_variables
+from scisci.scaling.fitted import Fit
+from scisci.scaling.fitting import ROBUST_DELTA, ROBUST_FROM, fit, match_variables
 from scisci.scaling.law import Law
 from scisci.scaling.law import law as find_law
 from scisci.scaling.records import difference_record, fit_record, number, refused_record

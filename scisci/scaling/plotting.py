@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from scisci.scaling.fitting import Fit
+from scisci.scaling.fitted import Fit
+from scisci.scaling.records import exponent_text
 
 
 def plot(fit: Fit) -> Any:
     """An Altair chart of one fit, titled with what may be said about its exponent."""
     import altair as alt
-
-    from scisci.scaling.records import exponent_text
 
     title = f"{fit.law.name}: {fit.law.exponent} {exponent_text(fit)}"
     data = fit.points

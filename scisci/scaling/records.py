@@ -64,7 +64,7 @@ from typing import Any
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import write_text
 from scisci.scaling.comparison import Difference
-from scisci.scaling.fitting import Fit
+from scisci.scaling.fitted import Fit
 from scisci.scaling.sanity import metric_warnings
 from scisci.scaling.validation import sensitivity, sensitivity_warning
 

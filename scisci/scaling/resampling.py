@@ -10,7 +10,7 @@ import numpy as np
 from scisci.contracts.errors import UserError
 from scisci.scaling.audit import judge
 from scisci.scaling.clusters import LEVEL
-from scisci.scaling.fitting import Fit
+from scisci.scaling.fitted import Fit
 from scisci.scaling.intervals import Interval
 from scisci.scaling.law import Array, Law
 from scisci.scaling.solve import solve

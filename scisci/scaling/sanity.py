@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from scisci.contracts.errors import UserError
-from scisci.scaling.fitting import Fit, fit
+from scisci.scaling.fitted import Fit
+from scisci.scaling.fitting import fit
 from scisci.scaling.table import Points
 from scisci.scaling.trends import shape
 

@@ -12,7 +12,8 @@ from scisci.contracts.errors import UserError
 from scisci.contracts.metrics import metric as find_metric
 from scisci.scaling.clusters import Scale
 from scisci.scaling.comparison import difference
-from scisci.scaling.fitting import Fit, fit
+from scisci.scaling.fitted import Fit
+from scisci.scaling.fitting import fit
 from scisci.scaling.law import Law
 from scisci.scaling.law import law as find_law
 from scisci.scaling.records import difference_record, fit_record, number, refused_record

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from scisci.contracts.errors import UserError, unknown_name
-from scisci.scaling.fitting import Fit, fit
+from scisci.scaling.fitted import Fit
+from scisci.scaling.fitting import fit
 from scisci.scaling.law import Law
 from scisci.scaling.solve import solve
 from scisci.scaling.table import Points

@@ -12,7 +12,8 @@ from scisci.contracts.errors import UserError
 from scisci.scaling.clusters import cr2
 from scisci.scaling.comparison import difference, shared_exponent
 from scisci.scaling.crossing import crossover
-from scisci.scaling.fitting import Fit, fit
+from scisci.scaling.fitted import Fit
+from scisci.scaling.fitting import fit
 from scisci.scaling.forecasting import forecast
 from scisci.scaling.law import law
 from scisci.scaling.resampling import bootstrap, paired_bootstrap

@@ -12,7 +12,8 @@ from scipy import optimize, stats
 
 from scisci.contracts.errors import UserError
 from scisci.scaling.audit import judge
-from scisci.scaling.fitting import Fit, fit
+from scisci.scaling.fitted import Fit
+from scisci.scaling.fitting import fit
 from scisci.scaling.resampling import bootstrap
 from scisci.scaling.solve import huber
 from scisci.scaling.table import points
