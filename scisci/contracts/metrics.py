@@ -56,10 +56,18 @@ METRICS: dict[str, Metric] = {
             False,
             "mean over atoms of the cosine between predicted and reference force",
         ),
+        Metric(
+            "position_mse",
+            "position MSE",
+            "",
+            "lower",
+            True,
+            "mean over particles and components of (x - x_ref)^2 at the later time, in reduced units",
+        ),
         *(
             _symmetry(group, quantity, precision)
             for group in SYMMETRY_GROUPS
-            for quantity in ("energy", "forces")
+            for quantity in ("energy", "forces", "positions")
             for precision in ("", "_float64")
         ),
     )

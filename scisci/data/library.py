@@ -50,6 +50,12 @@ def open_dataset(name_or_path: str | Path) -> Store:
     return Store(store)
 
 
+def domain_of(name_or_path: str | Path) -> str:
+    """The domain of a data set's samples; of a described one, from its card, whether its store is here or not."""
+    name = str(name_or_path)
+    return read_card(name).domain if name in datasets() else open_dataset(name).domain
+
+
 def read_card(name: str) -> Card:
     """The card of a data set."""
     return Card.read(dataset_folder(name) / "card.yaml")

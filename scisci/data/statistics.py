@@ -16,7 +16,7 @@ STATISTICS_SAMPLES = 4096
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a model must know of its training subset before it is built.
+    """What a potential must know of its training subset before it is built.
 
     `energy_references` has one energy (eV) per element, as stored with the data set, whatever the subset;
     `energy_scale` is the rms of a force component (eV/Å) in the training subset, `average_neighbors` the mean number
@@ -56,4 +56,47 @@ def measure_statistics(store: Store, indices: np.ndarray, cutoff: float) -> Stat
         energy_references=tuple(references[elements].tolist()),
         energy_scale=scale,
         average_neighbors=batch.edge_index.shape[1] / len(batch.numbers),
+    )
+
+
+@dataclass(frozen=True)
+class PointStatistics:
+    """What a model of points must know of its training subset before it is built.
+
+    `scales` has the rms of a component of each field that enters the model, and of what it is to predict;
+    `average_neighbors` is the mean number of edges per point.
+    """
+
+    average_neighbors: float
+    scales: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON and checkpoints."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PointStatistics:
+        """Undo `as_dict`."""
+        return cls(**values)
+
+
+def particle_statistics(store: Store, indices: np.ndarray, cutoff: float) -> PointStatistics:
+    """Statistics of the particles at `indices` (the first 4,096 systems), with neighbours within `cutoff`.
+
+    A field that is zero throughout has the scale 1; particles that do not move at all are a `UserError`.
+    """
+    batch = graph_batch(store.take(indices[:STATISTICS_SAMPLES]), cutoff)
+    if not batch.edge_index.shape[1]:
+        raise UserError(f"no two training particles are within the cutoff of {cutoff}; give a larger one")
+    fields = {
+        "charges": batch.charges,
+        "velocities": batch.velocities,
+        "displacement": batch.target_positions - batch.pos,
+    }
+    scales = {name: float(values.double().square().mean().sqrt()) for name, values in fields.items()}
+    if scales["displacement"] == 0:
+        raise UserError(f"no training particle in {store.path} moves; make the data set again")
+    return PointStatistics(
+        average_neighbors=batch.edge_index.shape[1] / len(batch.pos),
+        scales={name: scale or 1.0 for name, scale in scales.items()},
     )

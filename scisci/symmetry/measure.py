@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,22 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from scisci.contracts.run import MetricValue
+from scisci.data.batch import PER_POINT, PER_SYSTEM
 from scisci.symmetry.actions import ACTIONS, act
 
 Model = Callable[[Any], dict[str, Tensor]]
-# The energy is compared without its element references, whose size would hide any error.
-QUANTITIES = {"energy": "interaction", "forces": "forces"}
+# Quantity → the output that is compared. Energies are without their element references, and positions without where
+# the points were, whose size would hide any error.
+POTENTIAL = {"energy": "interaction", "forces": "forces"}
+PARTICLES = {"positions": "displacement"}
 
 
 def as_dtype(model: nn.Module, batch: Any, dtype: torch.dtype) -> tuple[nn.Module, Any]:
-    """Copies of a model and a batch whose floating-point parameters and positions have `dtype`."""
+    """Copies of a model and a batch whose floating-point parameters and fields have `dtype`."""
     cast = copy.copy(batch)
-    cast.pos, cast.edge_shift = batch.pos.to(dtype), batch.edge_shift.to(dtype)
+    for name in ("edge_shift", *PER_POINT, *PER_SYSTEM):
+        if name in batch and batch[name].is_floating_point():
+            cast[name] = batch[name].to(dtype)
     return copy.deepcopy(model).to(dtype), cast
 
 
 def _squares(values: Tensor, batch: Any) -> Tensor:
-    """[B] sum of squares over each system's atoms and components."""
+    """[B] sum of squares over each system's points and components."""
     rows = values.double().reshape(len(values), -1).square().sum(dim=1)
     if len(rows) == batch.num_graphs:
         return rows
@@ -51,25 +56,30 @@ def relative_rms(errors: np.ndarray, signals: np.ndarray) -> MetricValue:
 
 
 def symmetry_errors(
-    model: Model, batches: Iterable[Any], seed: int = 0, groups: Iterable[str] = tuple(ACTIONS)
+    model: Model,
+    batches: Iterable[Any],
+    seed: int = 0,
+    groups: Iterable[str] = tuple(ACTIONS),
+    quantities: Mapping[str, str] = POTENTIAL,
 ) -> dict[str, MetricValue]:
-    """Equivariance errors of energies and forces, by metric name (`symmetry_rotation_forces`, …).
+    """Equivariance errors of a model's outputs, by metric name (`symmetry_rotation_forces`, …).
 
     Each system is acted on by one random element of each group. The error is the rms over systems of
-    f(g x) - g f(x), relative to the rms of f(x). `model` returns `interaction` [B] and `forces` [N, 3].
+    f(g x) - g f(x), relative to the rms of f(x). `quantities` maps the names that metrics use to the model's outputs,
+    [B] or [N, 3].
     """
     groups = tuple(groups)
     rng = np.random.default_rng(seed)
-    errors: dict[tuple[str, str], list[Tensor]] = {(g, q): [] for g in groups for q in QUANTITIES}
-    signals: dict[str, list[Tensor]] = {q: [] for q in QUANTITIES}
+    errors: dict[tuple[str, str], list[Tensor]] = {(g, q): [] for g in groups for q in quantities}
+    signals: dict[str, list[Tensor]] = {q: [] for q in quantities}
     for batch in batches:
         plain = model(batch)
-        for quantity, key in QUANTITIES.items():
+        for quantity, key in quantities.items():
             signals[quantity].append(_squares(plain[key], batch))
         for group in groups:
             acted, undo = act(group, batch, rng)
             back = undo(model(acted))
-            for quantity, key in QUANTITIES.items():
+            for quantity, key in quantities.items():
                 errors[group, quantity].append(_squares(back[key] - plain[key], batch))
     return {
         f"symmetry_{group}_{quantity}": relative_rms(

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scisci.data.batch import graph_batch
 from scisci.data.store import Store
-from scisci.tasks.atomistic import AtomisticTask
+from scisci.tasks.base import Task
 
 FLOP_SAMPLES, FLOP_BATCH = 64, 16
 LIBRARIES = ("scisci", "torch", "torch-geometric", "e3nn", "lightning", "vesin")
@@ -26,8 +26,8 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
-def training_flops(task: AtomisticTask, store: Store) -> float:
-    """FLOPs of training per sample: forward, gradient forces and the backward pass through both.
+def training_flops(task: Task, store: Store) -> float:
+    """FLOPs of training per sample: forward, forces where they are a gradient, and the backward pass through both.
 
     Measured on the first 64 samples of the fixed permutation, so it depends on the model alone and not on the size
     of the training subset or the seed. Counted by torch's dispatcher: matrix products, two per multiply-add;

@@ -11,25 +11,24 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
+from torch import nn
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import atomic_path, write_text
-from scisci.data.statistics import Statistics
-from scisci.models.potential import Potential
-from scisci.tasks.atomistic import AtomisticTask
+from scisci.tasks.base import Task
+from scisci.tasks.domains import task_named
 from scisci.tasks.version import code_version
 
 SCHEMA_VERSION = 1
 
 
-def save_model(task: AtomisticTask, folder: Path) -> None:
+def save_model(task: Task, folder: Path) -> None:
     """Write `model.safetensors` and `model.json` (task options and data statistics) into `folder`."""
-    assert task.statistics is not None
     with atomic_path(folder / "model.safetensors") as temporary:
         save_weights(task.model, str(temporary))
     description: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "task": "atomistic",
+        "task": task.name,
         "hyperparameters": task.options_given,
         "statistics": task.statistics.as_dict(),
         "fingerprint": task.fingerprint,
@@ -50,9 +49,11 @@ def _description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def restore(task: AtomisticTask, folder: Path) -> AtomisticTask:
+def restore(task: Task, folder: Path) -> Task:
     """Give `task` the trained weights of a run directory; `UserError` where they are damaged or of another model."""
-    task.build(Statistics.from_dict(_description(folder)["statistics"]))
+    description = _description(folder)
+    task.check_name(description["task"])
+    task.build(task.statistics_type.from_dict(description["statistics"]))
     path = folder / "model.safetensors"
     try:
         load_weights(task.model, str(path))
@@ -76,12 +77,13 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     return checkpoint
 
 
-def load_task(folder: Path | str) -> AtomisticTask:
+def load_task(folder: Path | str) -> Task:
     """Rebuild a trained task from a run directory; `UserError` if the directory holds no model."""
     folder = Path(folder)
-    return restore(AtomisticTask(**_description(folder)["hyperparameters"]), folder)
+    description = _description(folder)
+    return restore(task_named(description["task"])(**description["hyperparameters"]), folder)
 
 
-def load_model(folder: Path | str) -> Potential:
-    """The trained potential of a run directory, ready to predict."""
+def load_model(folder: Path | str) -> nn.Module:
+    """The trained model of a run directory, ready to predict."""
     return load_task(folder).model

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import re
 import time
 import warnings
 from argparse import ArgumentError
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
-from jsonargparse import set_parsing_settings
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -23,20 +21,15 @@ from scisci.contracts.errors import UserError
 from scisci.contracts.files import digest, write_text
 from scisci.contracts.metrics import metric
 from scisci.contracts.run import Recipe
+from scisci.data.library import domain_of
 from scisci.data.module import StoreDataModule
-from scisci.models.registry import ENTRY_POINTS
 from scisci.tasks.accounting import reset_peak_memory
-from scisci.tasks.atomistic import AtomisticTask
+from scisci.tasks.arguments import allow_imports, dataset_named, one_sentence, take_option
+from scisci.tasks.base import Task
 from scisci.tasks.checkpoints import read_checkpoint, restore
+from scisci.tasks.domains import task_for
 from scisci.tasks.predictions import write_predictions
 from scisci.tasks.run import TRAINER_DEFAULTS, Curve, accelerator, best_checkpoint, conclude, quiet
-
-
-def allow_imports() -> None:
-    """A config names classes to import; only scisci, Lightning, torch and installed plug-ins are imported for it."""
-    plugins = {point.module.split(".")[0] for point in entry_points(group=ENTRY_POINTS)}
-    allowed = ["scisci", "lightning", "torch", *sorted(plugins)]
-    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=allowed)
 
 
 def new_run_folder(root: Path, name: str) -> Path:
@@ -59,13 +52,13 @@ def new_run_folder(root: Path, name: str) -> Path:
 
 
 class CLI(LightningCLI):
-    """LightningCLI for potentials. Every `fit` has its own run directory, made before training starts."""
+    """LightningCLI for one task. Every `fit` has its own run directory, made before training starts."""
 
-    def __init__(self, argv: list[str], run: Path | None) -> None:
+    def __init__(self, task: type[Task], argv: list[str], run: Path | None) -> None:
         self.run_folder = run
         self.curve = Curve()
         super().__init__(
-            AtomisticTask,
+            task,
             StoreDataModule,
             args=argv,
             seed_everything_default=0,
@@ -90,7 +83,7 @@ class CLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Settings that training potentials needs, whatever the config says."""
+        """Settings that training needs, whatever the config says."""
         config = self.config[self.subcommand]
         # Forces are gradients, which inference mode cannot take.
         config.trainer.inference_mode = False
@@ -101,7 +94,7 @@ class CLI(LightningCLI):
         config.trainer.devices = 1
         if config.trainer.precision in ("bf16-true", "16-true", "transformer-engine"):
             raise UserError(
-                f"precision {config.trainer.precision} would round energies away; give bf16-mixed or 32-true"
+                f"precision {config.trainer.precision} would round outputs away; give bf16-mixed or 32-true"
             )
         if self.subcommand != "fit":
             config.trainer.logger = config.trainer.logger or False
@@ -111,7 +104,7 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """For `fit`: once model and data are known to be sound, make the run directory and log into it."""
         if self.subcommand == "fit":
-            self.datamodule.check()
+            self.datamodule.check(self.model.domain)
             self.model.prepare(self.datamodule)
             config = self.config["fit"]
             if config.ckpt_path is not None:
@@ -163,6 +156,7 @@ class CLI(LightningCLI):
 
     def _restore(self) -> None:
         config = self.config[self.subcommand]
+        self.datamodule.require(self.model.domain)
         if self.run_folder is not None:
             restore(self.model, self.run_folder)
         elif config.ckpt_path is None:
@@ -190,33 +184,25 @@ class CLI(LightningCLI):
         data: StoreDataModule = self.datamodule
         splits = data.test_splits
         for split, batches in zip(splits, outputs if len(splits) > 1 else [outputs], strict=True):
-            forces = [f for out in batches for f in out["forces"].cpu().split(out["ptr"].diff().tolist())]
-            energy = torch.cat([out["energy"] for out in batches]).cpu().numpy()
+            parts: dict[str, dict[str, np.ndarray]] = {"system": {}, "point": {}}
+            for name, per in self.model.predicted.items():
+                parts[per][name] = torch.cat([out[name] for out in batches]).cpu().numpy()
+            lengths = torch.cat([out["ptr"].diff() for out in batches]).cpu().numpy()
             ids = data.store.split(split).indices(data.test_samples)
             path = folder / f"{split}.h5"
-            write_predictions(path, data.store.fingerprint, split, ids, energy, [f.numpy() for f in forces])
+            write_predictions(path, data.store.fingerprint, split, ids, lengths, parts["system"], parts["point"])
             print(f"wrote {path}")
 
 
-def take_option(name: str, arguments: list[str]) -> tuple[str | None, list[str]]:
-    """Take `name VALUE` or `name=VALUE` out of the arguments: the value, if it is there, and the rest."""
-    for at, argument in enumerate(arguments):
-        if argument == name:
-            if at + 1 == len(arguments):
-                raise UserError(f"{name} needs a value; see 'scisci fit --help'")
-            return arguments[at + 1], arguments[:at] + arguments[at + 2 :]
-        if argument.startswith(f"{name}="):
-            return argument.removeprefix(f"{name}="), arguments[:at] + arguments[at + 1 :]
-    return None, arguments
-
-
-def show(task: AtomisticTask) -> None:
+def show(task: Task) -> None:
     """Print the test results, a row per split."""
     from rich.console import Console
     from rich.table import Table
 
     names = list(next(iter(task.test_results.values())))
-    plain = [name for name in names if not name.startswith("symmetry") or name == "symmetry_rotation_forces"]
+    # Of the symmetry errors, the one of rotations that shows most.
+    shown = f"symmetry_rotation_{list(task.compared)[-1]}"
+    plain = [name for name in names if not name.startswith("symmetry") or name == shown]
     table = Table(title="error ± standard error over samples")
     table.add_column("split")
     for name in plain:
@@ -224,16 +210,6 @@ def show(task: AtomisticTask) -> None:
     for split, metrics in task.test_results.items():
         table.add_row(split, *(f"{metrics[n].value:.4g} ± {metrics[n].se or 0:.1g}" for n in plain))
     Console().print(table)
-
-
-def one_sentence(message: str, command: str) -> str:
-    """What jsonargparse says of a bad option or config, as one sentence with the remedy."""
-    if denied := re.search(r"Importing '([^']+)' is not allowed", message):
-        return (
-            f"the config names {denied[1]!r}, but only scisci, lightning, torch and installed plug-ins are imported for"
-            " a config; remove it"
-        )
-    return f"{' '.join(message.split()).rstrip('.')}; 'scisci {command} --help' lists what is accepted"
 
 
 def main(argv: list[str]) -> None:
@@ -255,8 +231,9 @@ def main(argv: list[str]) -> None:
     if checkpoint is not None:
         # Lightning reads it while parsing, and fails there without a word that helps.
         read_checkpoint(checkpoint)
+    task = task_for(domain_of(dataset_named(rest)))
     try:
-        CLI([command, *rest], run)
+        CLI(task, [command, *rest], run)
     except ArgumentError as error:
         raise UserError(one_sentence(str(error), command)) from error
     except SystemExit as error:

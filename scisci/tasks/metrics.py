@@ -1,8 +1,9 @@
-"""Errors of a potential, accumulated over batches into estimates with standard errors."""
+"""Errors of a model, accumulated over batches into estimates with standard errors."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor
 from scisci.contracts.run import MetricValue
 
 MILLI = 1000.0
+# Outputs and batch → per-sample (numerator, weight) of each metric.
+SampleErrors = Callable[[dict[str, Tensor], Any], dict[str, tuple[Tensor, Tensor]]]
 
 
 def ratio_estimate(numerators: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> MetricValue:
@@ -33,17 +36,17 @@ def ratio_estimate(numerators: np.ndarray, weights: np.ndarray, groups: np.ndarr
     return MetricValue(value=float(value), se=error(residuals), se_groups=error(by_group), n=len(numerators))
 
 
-def sample_errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
+def _per_system(values: Tensor, batch: Any) -> Tensor:
+    return values.new_zeros(batch.num_graphs).index_add(0, batch.batch, values)
+
+
+def potential_errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
     """Per-sample (numerator, weight) of each metric: `energy_mae` meV/atom, `force_mae` meV/Å, `force_cosine`."""
     atoms = (batch.ptr[1:] - batch.ptr[:-1]).double()
-
-    def per_system(values: Tensor) -> Tensor:
-        return values.new_zeros(batch.num_graphs).index_add(0, batch.batch, values)
-
     energy = (outputs["energy"] - batch.energy).abs() / atoms * MILLI
     predicted, true = outputs["forces"].double(), batch.forces.double()
-    force = per_system((predicted - true).abs().sum(dim=1)) * MILLI
-    cosine = per_system(torch.nn.functional.cosine_similarity(predicted, true, dim=1, eps=1e-12))
+    force = _per_system((predicted - true).abs().sum(dim=1), batch) * MILLI
+    cosine = _per_system(torch.nn.functional.cosine_similarity(predicted, true, dim=1, eps=1e-12), batch)
     return {
         "energy_mae": (energy, torch.ones_like(energy)),
         "force_mae": (force, 3 * atoms),
@@ -51,16 +54,24 @@ def sample_errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[Ten
     }
 
 
+def particle_errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
+    """Per-sample (numerator, weight) of `position_mse`."""
+    particles = (batch.ptr[1:] - batch.ptr[:-1]).double()
+    missed = outputs["displacement"].double() - (batch.target_positions.double() - batch.pos.double())
+    return {"position_mse": (_per_system(missed.square().sum(dim=1), batch), 3 * particles)}
+
+
 class Accumulator:
     """Collects per-sample errors of one split, batch by batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, errors: SampleErrors) -> None:
+        self._errors = errors
         self._parts: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         self._groups: list[Tensor] = []
 
     def update(self, outputs: dict[str, Tensor], batch: Any) -> None:
         """Add a batch."""
-        for name, parts in sample_errors(outputs, batch).items():
+        for name, parts in self._errors(outputs, batch).items():
             self._parts[name].append((parts[0].detach().cpu(), parts[1].cpu()))
         self._groups.append(batch.group.cpu())
 

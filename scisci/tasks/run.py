@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import tempfile
@@ -23,8 +24,9 @@ from scisci.contracts.run import RunResult, RunSpec, SplitResult
 from scisci.data.module import StoreDataModule
 from scisci.models.potential import parameter_counts
 from scisci.tasks.accounting import device_name, library_versions, peak_memory, reset_peak_memory, training_flops
-from scisci.tasks.atomistic import AtomisticTask
+from scisci.tasks.base import Task
 from scisci.tasks.checkpoints import read_checkpoint, save_model
+from scisci.tasks.domains import task_for
 from scisci.tasks.version import code_version
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -99,21 +101,18 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
 
 
-def _task(spec: RunSpec) -> AtomisticTask:
-    o = spec.optimization
-    return AtomisticTask(
+def _task(spec: RunSpec, domain: str) -> Task:
+    task = task_for(domain)
+    recipe, accepted = spec.optimization.model_dump(), inspect.signature(task.__init__).parameters
+    made: Task = task(
         architecture=spec.architecture,
         size=spec.size,
         overrides=dict(spec.overrides),
         symmetry_treatment=spec.treatment,
-        learning_rate=o.learning_rate,
-        schedule=o.schedule,
-        warmup=o.warmup,
-        weight_decay=o.weight_decay,
-        energy_weight=o.energy_weight,
-        force_weight=o.force_weight,
         symmetry_samples=spec.evaluation.symmetry_samples,
+        **{name: value for name, value in recipe.items() if name in accepted},
     )
+    return made
 
 
 def _data(spec: RunSpec) -> StoreDataModule:
@@ -127,9 +126,8 @@ def _data(spec: RunSpec) -> StoreDataModule:
     )
 
 
-def write_config(spec: RunSpec, folder: Path) -> None:
+def write_config(spec: RunSpec, task: Task, data: StoreDataModule, folder: Path) -> None:
     """Write `config.yaml`: the same run as a config of `scisci fit`."""
-    task, data = _task(spec), _data(spec)
     config = {
         "seed_everything": spec.seed,
         "model": task.options_given,
@@ -162,9 +160,10 @@ def execute(spec: RunSpec, folder: Path) -> RunResult:
     quiet()
     start = time.perf_counter()
     L.seed_everything(spec.seed, verbose=False)
-    data, task, curve = _data(spec), _task(spec), Curve()
+    data, curve = _data(spec), Curve()
     if (data.store.fingerprint, code_version()) != (spec.fingerprint, spec.code_version):
         raise UserError("the data or the code changed since this run was planned; plan the study again")
+    task = _task(spec, data.store.domain)
     task.prepare(data)
     with tempfile.TemporaryDirectory() as scratch:
         best = best_checkpoint(Path(scratch))
@@ -172,7 +171,7 @@ def execute(spec: RunSpec, folder: Path) -> RunResult:
         reset_peak_memory(trainer.strategy.root_device)
         trainer.fit(task, data)
         result = conclude(task, data, trainer, best, curve, folder, spec.run)
-    write_config(spec, folder)
+    write_config(spec, task, data, folder)
     chosen = spec.optimization.learning_rate_choice
     return result.model_copy(update={"seconds": time.perf_counter() - start, "learning_rate_choice": chosen})
 
@@ -183,7 +182,7 @@ def best_checkpoint(folder: Path) -> ModelCheckpoint:
 
 
 def conclude(
-    task: AtomisticTask,
+    task: Task,
     data: StoreDataModule,
     trainer: L.Trainer,
     best: ModelCheckpoint,
@@ -201,7 +200,7 @@ def conclude(
         run=run,
         status="diverged" if task.diverged else "ok",
         reason=task.diverged,
-        domain="atoms",
+        domain=task.domain,
         params=params,
         params_body=params_body,
         samples_seen=task.samples_seen,
@@ -226,7 +225,7 @@ def conclude(
 
 
 def choose_weights(
-    task: AtomisticTask, data: StoreDataModule, trainer: L.Trainer, best: ModelCheckpoint, curve: Curve
+    task: Task, data: StoreDataModule, trainer: L.Trainer, best: ModelCheckpoint, curve: Curve
 ) -> dict[str, Any]:
     """Validate the final weights if that was not done, and go back to the best checkpoint if that was better."""
     steps = trainer.global_step

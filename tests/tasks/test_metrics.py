@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scisci.tasks.atomistic import relative_rate
+from scisci.tasks.base import relative_rate
 from scisci.tasks.metrics import ratio_estimate
 
 

@@ -1,0 +1,130 @@
+"""Models of point clouds: a backbone over points with scalars and vectors of their own, and a head per prediction.
+
+The same for particles, halos and galaxies, isolated or in a periodic box. Every head keeps the backbone's symmetry:
+vectors are sums of vectors weighted by invariant scalars, scalars are functions of scalars.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
+
+
+class Field(NamedTuple):
+    """A field of the batch that points carry into the model, divided by `scale` there."""
+
+    name: str
+    kind: Literal["scalar", "vector"]
+    scale: float = 1.0
+
+
+class Target(NamedTuple):
+    """What a head predicts: a vector or a scalar per point, or one scalar per system; `offset + scale * network`.
+
+    A vector has no offset, which would single out a direction.
+    """
+
+    name: str
+    kind: Literal["vector", "scalar", "system"]
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+def network(inputs: int, outputs: int) -> nn.Sequential:
+    """Two layers, as wide as their input."""
+    return nn.Sequential(nn.Linear(inputs, inputs), nn.SiLU(), nn.Linear(inputs, outputs))
+
+
+class VectorHead(nn.Module):
+    """A vector per point: the backbone's vectors and the point's own, weighted by functions of its scalars.
+
+    A backbone without vectors, which sees the axes anyway, has three components read off its scalars instead.
+    """
+
+    def __init__(self, scalars: int, vectors: int, own: int) -> None:
+        super().__init__()
+        self.mix = nn.Linear(vectors, scalars, bias=False) if vectors else None
+        self.components = None if vectors else network(scalars, 3)
+        self.weights = network(scalars, (scalars if vectors else 0) + own) if vectors or own else None
+
+    def forward(self, features: Features, own: Float[Tensor, "points 3 own"]) -> Float[Tensor, "points 3"]:
+        """[N, 3]"""
+        vectors = own
+        if self.mix is not None:
+            vectors = torch.cat([self.mix(features.vectors), own], dim=2)
+        predicted = own.new_zeros(own.shape[:2])
+        if self.weights is not None:
+            predicted = (vectors * self.weights(features.scalars)[:, None]).sum(dim=2)
+        return predicted if self.components is None else predicted + self.components(features.scalars)
+
+
+class Cloud(nn.Module):
+    """Predictions for points and for whole systems, on any backbone.
+
+    Args:
+        backbone: a registered architecture, built for `inputs_of(fields)`.
+        fields: what points carry besides a position.
+        targets: what is predicted; the name of each is the key of its output.
+    """
+
+    def __init__(self, backbone: nn.Module, fields: tuple[Field, ...], targets: tuple[Target, ...]) -> None:
+        super().__init__()
+        assert backbone.inputs == inputs_of(fields)
+        self.backbone, self.fields, self.targets = backbone, fields, targets
+        self.cutoff, self.symmetry = cast(float, backbone.cutoff), backbone.symmetry
+        scalars, vectors = int(backbone.scalar_channels), int(backbone.vector_channels)  # type: ignore[arg-type]
+        own = inputs_of(fields).vectors
+        self.heads = nn.ModuleDict(
+            {t.name: VectorHead(scalars, vectors, own) if t.kind == "vector" else network(scalars, 1) for t in targets}
+        )
+
+    def graph(self, batch: Any) -> Graph:
+        """The batch as backbones see it, in the model's precision; all points are of one kind."""
+        dtype = next(self.parameters()).dtype
+        senders, receivers = batch.edge_index
+        pos = batch.pos.to(dtype)
+        vectors = pos[senders] + batch.edge_shift.to(dtype) - pos[receivers]
+        carried: dict[str, list[Tensor]] = {"scalar": [], "vector": []}
+        for name, kind, scale in self.fields:
+            carried[kind].append(batch[name].to(dtype) / scale)
+        return Graph(
+            torch.zeros(len(pos), dtype=torch.int64, device=pos.device),
+            senders,
+            receivers,
+            vectors,
+            torch.linalg.vector_norm(vectors, dim=1),
+            torch.stack(carried["scalar"], dim=1) if carried["scalar"] else None,
+            torch.stack(carried["vector"], dim=2) if carried["vector"] else None,
+        )
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        """Graph batch → each target by name: [N, 3] vectors, [N] scalars, [B] scalars of systems."""
+        graph = self.graph(batch)
+        features: Features = self.backbone(graph)
+        own = graph.node_vectors
+        if own is None:
+            own = graph.vectors.new_zeros(len(batch.pos), 3, 0)
+        outputs = {}
+        for name, kind, scale, offset in self.targets:
+            head = self.heads[name]
+            if kind == "vector":
+                outputs[name] = head(features, own) * scale
+                continue
+            scalars = features.scalars
+            if kind == "system":
+                # A mean, not a sum, so that what is learned at one number of points means the same at another.
+                counts = (batch.ptr[1:] - batch.ptr[:-1]).to(scalars.dtype)
+                scalars = sum_to(scalars, batch.batch, batch.num_graphs) / counts[:, None]
+            outputs[name] = head(scalars)[:, 0] * scale + offset
+        return outputs
+
+
+def inputs_of(fields: tuple[Field, ...]) -> Inputs:
+    """What a backbone must be built for to take these fields."""
+    kinds = [field.kind for field in fields]
+    return Inputs(scalars=kinds.count("scalar"), vectors=kinds.count("vector"))

@@ -1,0 +1,212 @@
+"""What training has in common in every domain: optimisation, metrics, symmetry errors, what checkpoints keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import lightning as L
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from scisci.contracts.errors import UserError
+from scisci.contracts.run import MetricValue, OptimizationSpec
+from scisci.data.batch import first_systems
+from scisci.data.module import StoreDataModule
+from scisci.data.statistics import PointStatistics, Statistics
+from scisci.data.store import Store
+from scisci.models import registry
+from scisci.models.blocks.graph import Inputs
+from scisci.symmetry.actions import rotate
+from scisci.symmetry.measure import as_dtype, symmetry_errors
+from scisci.tasks.metrics import Accumulator
+
+LOG_EVERY = 20
+
+
+class Task(L.LightningModule):
+    """Train a model on one domain's samples, with AdamW and a learning rate that rises and then falls.
+
+    A subclass states what the class attributes ask for, implements `inputs`, `measure`, `build`, `loss` and `errors`,
+    and calls `begin` at the end of its constructor. Its arguments include `architecture`, `size`, `overrides`,
+    `symmetry_treatment`, `learning_rate`, `schedule`, `warmup`, `weight_decay` and `symmetry_samples`.
+    """
+
+    name: ClassVar[str]
+    """What `model.json` and checkpoints call the task."""
+    domain: ClassVar[str]
+    """Of which domain its samples are."""
+    statistics_type: ClassVar[type[Statistics] | type[PointStatistics]]
+    """What the model must know of the training subset."""
+    headline: ClassVar[str]
+    """The metric that the progress bar shows."""
+    compared: ClassVar[Mapping[str, str]]
+    """Quantities whose symmetry errors are measured → outputs of the model."""
+    predicted: ClassVar[Mapping[str, str]]
+    """Outputs that `predict` writes → "system" or "point"."""
+
+    model: nn.Module
+    statistics: Any
+
+    @classmethod
+    def inputs(cls, store: Store) -> Inputs:
+        """What backbones are built for on this data set."""
+        raise NotImplementedError
+
+    def measure(self, data: StoreDataModule) -> Any:
+        """Statistics of the training subset."""
+        raise NotImplementedError
+
+    def build(self, statistics: Any) -> None:
+        """Make the model for data with these statistics; initialised from torch's current random state."""
+        raise NotImplementedError
+
+    def loss(self, outputs: dict[str, Tensor], batch: Any) -> Tensor:
+        """The training loss of one batch."""
+        raise NotImplementedError
+
+    @staticmethod
+    def errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
+        """Per-sample (numerator, weight) of each metric."""
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        """Check the hyper-parameters and look the architecture up; `UserError` where one is not possible."""
+        self._check_recipe()
+        architecture = self.hparams["architecture"]
+        self.options = registry.options(architecture, self.hparams["size"], self.overrides())
+        self.cutoff = float(self.options.get("cutoff", registry.default(architecture, "cutoff")))
+        self.statistics = None
+        self.fingerprint = ""
+        self.samples_seen = 0
+        self.diverged: str | None = None
+        self.test_results: dict[str, dict[str, MetricValue]] = {}
+        self._validation = Accumulator(self.errors)
+        self._tests: dict[int, Accumulator] = {}
+        self._first_batches: dict[int, Any] = {}
+
+    def overrides(self) -> dict[str, Any]:
+        """Options of the architecture that differ from the size's preset."""
+        return self.hparams["overrides"] or {}
+
+    @property
+    def options_given(self) -> dict[str, Any]:
+        """The task's arguments, as plain types; LightningCLI adds an entry of its own to the hyper-parameters."""
+        return {name: value for name, value in self.hparams.items() if not name.startswith("_")}
+
+    def _check_recipe(self) -> None:
+        recipe = {name: value for name, value in self.options_given.items() if name in OptimizationSpec.model_fields}
+        try:
+            OptimizationSpec(steps=1, **recipe)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(f"{first['loc'][0]} is {first['input']!r}: {first['msg'].lower()}") from error
+
+    def prepare(self, data: StoreDataModule) -> None:
+        """Build the model from the statistics of the training subset, unless it is there already."""
+        self.fingerprint = data.store.fingerprint
+        if self.statistics is None:
+            self.build(self.measure(data))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the statistics, as plain types, so that a checkpoint can be rebuilt anywhere."""
+        checkpoint["task"], checkpoint["statistics"] = self.name, self.statistics.as_dict()
+        checkpoint["fingerprint"], checkpoint["samples_seen"] = self.fingerprint, self.samples_seen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the model before its weights are loaded."""
+        self.check_name(checkpoint.get("task", "atomistic"))
+        self.samples_seen = checkpoint["samples_seen"]
+        if self.statistics is None:
+            self.build(self.statistics_type.from_dict(checkpoint["statistics"]))
+
+    def check_name(self, name: str) -> None:
+        """Raise `UserError` unless a model was trained on this task."""
+        if name != self.name:
+            raise UserError(f"the model is of the task {name!r}, the data is for {self.name!r}; give other data")
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        """Graph batch → the model's outputs."""
+        return self.model(batch)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        """Loss of one batch, of turned copies if augmentation is on; a loss that is not finite ends the training."""
+        if self.hparams["symmetry_treatment"] == "augmentation":
+            seed = torch.randint(2**31, (1,)).item()
+            batch, _ = rotate(batch, np.random.default_rng(int(seed)))
+        loss = self.loss(self.model(batch), batch)
+        if not torch.isfinite(loss):
+            self.diverged = f"the loss became {loss.item()} at step {self.global_step}"
+            self.trainer.should_stop = True
+            return None
+        self.samples_seen += batch.num_graphs
+        # Logging costs as much as a small layer, and the curve has every step.
+        if batch_idx % LOG_EVERY == 0:
+            self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Accumulate errors on the ID validation split."""
+        outputs = self.model(batch)
+        self._validation.update(outputs, batch)
+        self.log("val/loss", self.loss(outputs, batch), batch_size=batch.num_graphs, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log validation metrics."""
+        for name, metric in self._validation.compute().items():
+            self.log(f"val/{name}", metric.value, prog_bar=name == self.headline, sync_dist=True)
+        self._validation = Accumulator(self.errors)
+
+    def on_test_epoch_start(self) -> None:
+        """Start afresh."""
+        self._tests, self._first_batches = {}, {}
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Accumulate errors per split; keep the first batch for the symmetry errors."""
+        self._first_batches.setdefault(dataloader_idx, batch)
+        self._tests.setdefault(dataloader_idx, Accumulator(self.errors)).update(self.model(batch), batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Put metrics and symmetry errors of every split into `test_results`."""
+        splits = self.trainer.datamodule.test_splits  # type: ignore[attr-defined]
+        for number, accumulator in self._tests.items():
+            metrics = accumulator.compute()
+            if self.hparams["symmetry_samples"]:
+                metrics |= self.measure_symmetry(self._first_batches[number])
+            self.test_results[splits[number]] = metrics
+            self.log_dict({f"{splits[number]}/{name}": m.value for name, m in metrics.items()})
+
+    def measure_symmetry(self, batch: Any) -> dict[str, MetricValue]:
+        """Symmetry errors on the first `symmetry_samples` systems of a batch, in the model's precision and float64."""
+        few = first_systems(batch, self.hparams["symmetry_samples"])
+        exact_model, exact = as_dtype(self.model, few, torch.float64)
+        in_float64 = symmetry_errors(exact_model, [exact], quantities=self.compared)
+        here = symmetry_errors(self.model, [few], quantities=self.compared)
+        return here | {f"{name}_float64": value for name, value in in_float64.items()}
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """What is predicted, and where each system's points begin."""
+        outputs = self.model(batch)
+        return {name: outputs[name] for name in self.predicted} | {"ptr": batch.ptr}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with the schedule over all steps of the trainer."""
+        rate, warmup = self.hparams["learning_rate"], self.hparams["warmup"]
+        optimizer = torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=self.hparams["weight_decay"])
+        steps, schedule = int(self.trainer.estimated_stepping_batches), self.hparams["schedule"]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: relative_rate(step, steps, warmup, schedule)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def relative_rate(step: int, steps: int, warmup: float, schedule: str) -> float:
+    """Learning rate at `step` of `steps`, relative to its highest: a linear rise, then the schedule down to zero."""
+    rise = warmup * steps
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    progress = min(1.0, (step - rise) / (steps - rise))
+    return {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}[schedule]
