@@ -28,7 +28,9 @@ def load(structures: list[Atoms]) -> tuple[Any, int]:
 
 def potential(architecture: str, options: dict[str, Any]) -> Potential:
     """A potential without scales, around the registered architecture."""
-    backbone = registry.build(architecture, Inputs(ELEMENTS), NEIGHBORS, **{"cutoff": CUTOFF} | options)
+    backbone = registry.build(
+        architecture, Inputs(ELEMENTS), NEIGHBORS, vector_output=False, **{"cutoff": CUTOFF} | options
+    )
     return Potential(backbone, (0.0,) * len(ELEMENTS), 1.0)
 
 

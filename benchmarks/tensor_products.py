@@ -123,7 +123,7 @@ def edge_products(top: int) -> dict[str, Call]:
     x, y = torch.randn(EDGES, irreps.dim, CHANNELS), torch.randn(EDGES, irreps.dim)
     contenders = (("Clebsch-Gordan", all_paths, all_paths), ("Gaunt, grid", on_grid, ours), ("Gaunt, ours", ours, ours))
     for name, call, layout in contenders:
-        weights = torch.randn(EDGES, layout.rows, CHANNELS)
+        weights = torch.randn(EDGES, len(layout.paths), CHANNELS)
         calls[name] = (call, tuple(t.clone().requires_grad_() for t in (x, y, weights)))
     return calls
 

@@ -38,30 +38,22 @@ def reachable(irreps: o3.Irreps, harmonics: o3.Irreps, wanted: o3.Irreps) -> o3.
 
 
 class RadialWeights(nn.Module):
-    """A perceptron of the radial basis: one weight per edge, path and channel, the same for a path's components.
+    """A perceptron of the radial basis: one weight per edge, path and channel."""
 
-    Components are repeated in the last layer's matrix, which is small, and not for every edge.
-    """
-
-    path_of_row: Tensor
-
-    def __init__(self, product: EdgeTensorProduct, channels: int, widths: list[int]) -> None:
+    def __init__(self, paths: int, channels: int, widths: list[int]) -> None:
         super().__init__()
-        self.rows, self.channels = product.rows, channels
+        self.paths, self.channels = paths, channels
         gains = [1.0] + [SILU_GAIN] * (len(widths) - 2)
         layers = [
             (scaled_linear(a, b, bias=False, gain=gain), nn.SiLU())
             for (a, b), gain in zip(pairwise(widths), gains, strict=True)
         ]
         self.hidden = nn.Sequential(*(module for layer in layers for module in layer))
-        scale = SILU_GAIN / math.sqrt(widths[-1])
-        self.out = nn.Parameter(torch.randn(len(product.paths), channels, widths[-1]) * scale)
-        self.register_buffer("path_of_row", product.path_of_row, persistent=False)
+        self.out = nn.Parameter(torch.randn(paths * channels, widths[-1]) * SILU_GAIN / math.sqrt(widths[-1]))
 
-    def forward(self, basis: Float[Tensor, "edges basis"]) -> Float[Tensor, "edges rows channels"]:
-        """[E, basis] → [E, rows, C]"""
-        repeated = self.out[self.path_of_row].flatten(0, 1)
-        return (self.hidden(basis) @ repeated.T).view(-1, self.rows, self.channels)
+    def forward(self, basis: Float[Tensor, "edges basis"]) -> Float[Tensor, "edges paths channels"]:
+        """[E, basis] → [E, P, C]"""
+        return (self.hidden(basis) @ self.out.T).unflatten(1, (self.paths, self.channels))
 
 
 class Interaction(nn.Module):
@@ -84,7 +76,7 @@ class Interaction(nn.Module):
         self.irreps_out = irreps_out = coupled(irreps_edge, irreps_out, correlation)
         self.product = EdgeTensorProduct(irreps_in, harmonics, irreps_edge)
         copies = [sum(path.output == o for path in self.product.paths) for o in range(len(irreps_edge))]
-        self.radial = RadialWeights(self.product, channels, radial)
+        self.radial = RadialWeights(len(self.product.paths), channels, radial)
         self.up = IrrepsLinear(irreps_in, [1] * len(irreps_in), channels, channels)
         self.down = IrrepsLinear(irreps_edge, copies, channels, channels)
         self.contraction = SymmetricContraction(irreps_edge, irreps_out, channels, correlation, elements)

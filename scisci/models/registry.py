@@ -14,7 +14,7 @@ from scisci.contracts.errors import UserError, unknown_name
 from scisci.models.blocks.graph import Inputs
 
 ENTRY_POINTS = "scisci.models"
-SHIPPED = ("nequip", "mpnn", "transformer", "schnet", "painn", "egnn", "esen", "mace", "ponita")
+SHIPPED = ("nequip", "mpnn", "transformer", "schnet", "painn", "egnn", "esen", "mace", "ponita", "equiformer")
 T = TypeVar("T", bound=type[nn.Module])
 _registered: dict[str, type[nn.Module]] = {}
 
@@ -80,7 +80,7 @@ def options(name: str, size: str, overrides: dict[str, Any] | None = None) -> di
     if size not in cls.SIZES:
         raise unknown_name(f"size of {name}", size, cls.SIZES)
     parameters = inspect.signature(cls.__init__).parameters
-    known = set(parameters) - {"self", "inputs", "average_neighbors"}
+    known = set(parameters) - {"self", "inputs", "average_neighbors", "vector_output"}
     for key, value in (overrides or {}).items():
         if key not in known:
             raise unknown_name(f"option of {name}", key, known)
@@ -104,8 +104,13 @@ def _check_value(name: str, key: str, value: Any, default: Any) -> None:
         raise UserError(f"option {key} of {name} is {value!r}, but must be {wanted}")
 
 
-def build(name: str, inputs: Inputs, average_neighbors: float, **kwargs: Any) -> nn.Module:
-    """Construct a backbone; what its constructor refuses is a `UserError`."""
+def build(name: str, inputs: Inputs, average_neighbors: float, vector_output: bool = True, **kwargs: Any) -> nn.Module:
+    """Construct a backbone; what its constructor refuses is a `UserError`.
+
+    `vector_output=False` spares an architecture that can do without them the vectors that nothing would read.
+    """
+    if "vector_output" in inspect.signature(get(name).__init__).parameters:
+        kwargs["vector_output"] = vector_output
     try:
         return get(name)(inputs=inputs, average_neighbors=average_neighbors, **kwargs)
     except (TypeError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:

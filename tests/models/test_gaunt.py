@@ -177,7 +177,7 @@ def test_edge_product_takes_the_place_of_the_clebsch_gordan_one() -> None:
     """The radial network and the channel mixing of a layer work on it, and the whole commutes with O(3)."""
     natural = o3.Irreps.spherical_harmonics(2)
     product = GauntEdgeProduct(natural, natural, natural)
-    radial = PathWeights(product, channels=4, basis=5, hidden=6)
+    radial = PathWeights(len(product.paths), channels=4, basis=5, hidden=6)
     down = IrrepsLinear(natural, product.copies, 4, 4)
     x, vectors, basis, matrix = randn(7, 9, 4), randn(7, 3, seed=1), randn(7, 5, seed=2), -o3.rand_matrix()
 

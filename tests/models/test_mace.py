@@ -80,13 +80,13 @@ def test_one_particle_basis_equals_a_loop_over_edges_with_products_of_e3nn(l_max
     rows = torch.zeros(atoms, layer.product.rows, channels)
     for edge, channel in itertools.product(range(edges), range(channels)):
         start = 0
-        for path in layer.product.paths:
+        for number, path in enumerate(layer.product.paths):
             left, right, out = irreps[path.feature].ir, harmonics[path.harmonic].ir, harmonics[path.output].ir
             a = up[senders[edge], irreps.slices()[path.feature], channel]
             b = angular[edge, harmonics.slices()[path.harmonic]]
             coupled = torch.einsum("ijk,i,j->k", o3.wigner_3j(left.l, right.l, out.l), a, b) * out.dim**0.5
             place = slice(start, start + out.dim)
-            rows[receivers[edge], place, channel] += weights[edge, place, channel] * coupled / 6.0
+            rows[receivers[edge], place, channel] += weights[edge, number, channel] * coupled / 6.0
             start += out.dim
     expected = layer.down(rows).detach()
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)

@@ -105,7 +105,6 @@ class GauntEdgeProduct(nn.Module):
     coefficients: Tensor
     weight_before: Tensor
     weight_after: Tensor
-    path_of_row: Tensor
 
     def __init__(self, features: o3.Irreps, harmonics: o3.Irreps, outputs: o3.Irreps) -> None:
         super().__init__()
@@ -122,7 +121,6 @@ class GauntEdgeProduct(nn.Module):
         self.register_buffer("coefficients", coefficients, persistent=False)
         self.register_buffer("weight_before", product.first.degree, persistent=False)
         self.register_buffer("weight_after", l_in + 1 + product.out.degree, persistent=False)
-        self.register_buffer("path_of_row", torch.arange(self.rows), persistent=False)
 
     def forward(
         self,

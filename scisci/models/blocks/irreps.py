@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from e3nn import o3
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -40,6 +40,26 @@ def coupling_paths(features: o3.Irreps, harmonics: o3.Irreps, outputs: o3.Irreps
     ]
 
 
+def path_blocks(paths: list[Path], outputs: o3.Irreps) -> list[tuple[int, int]]:
+    """How many paths lead to each output irrep, and its dimension."""
+    return [(sum(path.output == o for path in paths), ir.dim) for o, (_, ir) in enumerate(outputs)]
+
+
+def weigh_paths(
+    messages: Float[Tensor, "edges rows channels"],
+    weights: Float[Tensor, "edges paths channels"],
+    blocks: list[tuple[int, int]],
+) -> Float[Tensor, "edges rows channels"]:
+    """Multiply all components of a path's message by the path's weight; `blocks` as of `path_blocks`."""
+    parts = zip(
+        messages.split([paths * dim for paths, dim in blocks], dim=1),
+        weights.split([paths for paths, _ in blocks], dim=1),
+        blocks,
+        strict=True,
+    )
+    return torch.cat([(m.unflatten(1, block) * w[:, :, None]).flatten(1, 2) for m, w, block in parts], dim=1)
+
+
 class EdgeTensorProduct(nn.Module):
     """Couple sender features with the harmonics of the edge, channel by channel, weighted per edge and path.
 
@@ -49,58 +69,50 @@ class EdgeTensorProduct(nn.Module):
     """
 
     coefficients: Tensor
-    path_of_row: Tensor
 
     def __init__(self, features: o3.Irreps, harmonics: o3.Irreps, outputs: o3.Irreps) -> None:
         super().__init__()
         self.paths = coupling_paths(features, harmonics, outputs)
+        self.blocks = path_blocks(self.paths, outputs)
+        self.copies = [paths for paths, _ in self.blocks]
         self.rows = sum(outputs[path.output].dim for path in self.paths)
         self.features = features.dim
         coefficients = torch.zeros(harmonics.dim, self.rows, features.dim, dtype=torch.float64)
-        path_of_row, start = [], 0
-        for number, path in enumerate(self.paths):
+        start = 0
+        for path in self.paths:
             feature, harmonic, output = features[path.feature], harmonics[path.harmonic], outputs[path.output]
             coupling = o3.wigner_3j(feature.ir.l, harmonic.ir.l, output.ir.l, dtype=torch.float64)
             rows = slice(start, start + output.dim)
             block = coupling.permute(1, 2, 0) * math.sqrt(output.dim)
             coefficients[harmonics.slices()[path.harmonic], rows, features.slices()[path.feature]] = block
-            path_of_row += [number] * output.dim
             start += output.dim
         # Kept in float64: rounded coefficients would limit the symmetry of a model turned to float64 later.
         self.register_buffer("coefficients", coefficients.flatten(1), persistent=False)
-        self.register_buffer("path_of_row", torch.tensor(path_of_row), persistent=False)
 
     def forward(
         self,
         features: Float[Tensor, "edges j channels"],
         harmonics: Float[Tensor, "edges h"],
-        weights: Float[Tensor, "edges rows channels"],
+        weights: Float[Tensor, "edges paths channels"],
     ) -> Float[Tensor, "edges rows channels"]:
         """Messages [E, rows, C]: the components of all paths one after the other, in the order of `paths`."""
         matrices = (harmonics @ self.coefficients.to(harmonics.dtype)).view(-1, self.rows, self.features)
-        return torch.bmm(matrices, features) * weights
+        return weigh_paths(torch.bmm(matrices, features), weights, self.blocks)
 
 
 class PathWeights(nn.Module):
-    """A network of the radial basis: one weight per edge, path and channel, the same for a path's components.
+    """A network of the radial basis: one weight per edge, path and channel."""
 
-    Components are repeated in the last layer's matrix, which is small, and not for every edge.
-    """
-
-    path_of_row: Tensor
-
-    def __init__(self, product: EdgeTensorProduct, channels: int, basis: int, hidden: int) -> None:
+    def __init__(self, paths: int, channels: int, basis: int, hidden: int) -> None:
         super().__init__()
-        self.channels, self.rows = channels, product.rows
+        self.paths, self.channels = paths, channels
         self.hidden = nn.Linear(basis, hidden, bias=False)
-        self.out = nn.Parameter(torch.randn(len(product.paths), channels, hidden) / math.sqrt(hidden))
-        self.register_buffer("path_of_row", product.path_of_row, persistent=False)
+        self.out = nn.Parameter(torch.randn(paths * channels, hidden) / math.sqrt(hidden))
 
-    def forward(self, basis: Float[Tensor, "edges basis"]) -> Float[Tensor, "edges rows channels"]:
-        """[E, basis] → [E, rows, C]"""
-        hidden = nn.functional.silu(self.hidden(basis))
-        repeated = self.out[self.path_of_row].flatten(0, 1)
-        return (hidden @ repeated.T).view(-1, self.rows, self.channels)
+    def forward(self, basis: Float[Tensor, "edges basis"]) -> Float[Tensor, "edges paths channels"]:
+        """[E, basis] → [E, P, C]"""
+        weights = nn.functional.silu(self.hidden(basis)) @ self.out.T
+        return weights.unflatten(1, (self.paths, self.channels))
 
 
 class IrrepsLinear(nn.Module):
@@ -147,6 +159,58 @@ class SelfConnection(nn.Module):
             ],
             dim=1,
         )
+
+
+class ScaledSelfConnection(SelfConnection):
+    """Channel mixing followed by a scale per element and channel: few parameters, however many elements."""
+
+    def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, channels: int, elements: int) -> None:
+        super().__init__(irreps_in, irreps_out, channels)
+        self.scale = nn.Embedding.from_pretrained(torch.ones(elements, channels), freeze=False)
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Float[Tensor, "rows j channels"],
+        element: Int[Tensor, " rows"],
+        attributes: Float[Tensor, "elements attributes"],
+    ) -> Float[Tensor, "rows j_out channels"]:
+        """[N, J, C], [N] → [N, J', C]; the attributes are not used."""
+        return super().forward(x) * self.scale(element)[:, None]
+
+
+class BilinearSelfConnection(nn.Module):
+    """A matrix per element and irrep, bilinear in features and element embedding.
+
+    The fully connected tensor product with the element of Batzner et al. (2022): many parameters, of which an atom
+    uses few. Matrices are formed once per element and gathered by the atoms.
+    """
+
+    def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps, channels: int, elements: int) -> None:
+        super().__init__()
+        inputs = {ir: part for (_, ir), part in zip(irreps_in, irreps_in.slices(), strict=True)}
+        self.sources = [inputs.get(ir) for _, ir in irreps_out]
+        self.dims = [ir.dim for _, ir in irreps_out]
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.randn(channels, channels, channels) / channels)
+            for source in self.sources
+            if source is not None
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "rows j channels"],
+        element: Int[Tensor, " rows"],
+        attributes: Float[Tensor, "elements channels"],
+    ) -> Float[Tensor, "rows j_out channels"]:
+        """[N, J, C], [N], [Z, C] → [N, J', C]"""
+        weights, parts = iter(self.weights), []
+        for source, dim in zip(self.sources, self.dims, strict=True):
+            if source is None:
+                parts.append(x.new_zeros(x.shape[0], dim, x.shape[2]))
+            else:
+                of_element = torch.einsum("za,aij->zij", attributes, next(weights))
+                parts.append(torch.bmm(x[:, source], of_element[element]))
+        return torch.cat(parts, dim=1)
 
 
 class Gate(nn.Module):

@@ -20,7 +20,7 @@ from e3nn import o3
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scisci.models.blocks.irreps import Path, coupling_paths
+from scisci.models.blocks.irreps import Path, coupling_paths, path_blocks, weigh_paths
 
 
 def monomials(degree: int) -> list[tuple[int, int, int]]:
@@ -200,11 +200,12 @@ class SO2EdgeProduct(nn.Module):
     """
 
     coupling: Tensor
-    path_of_row: Tensor
 
     def __init__(self, features: o3.Irreps, harmonics: o3.Irreps, outputs: o3.Irreps) -> None:
         super().__init__()
         self.paths = coupling_paths(features, harmonics, outputs)
+        self.blocks = path_blocks(self.paths, outputs)
+        self.copies = [paths for paths, _ in self.blocks]
         self.rows = sum(outputs[path.output].dim for path in self.paths)
         self.features = [(part, ir.l) for part, (_, ir) in zip(features.slices(), features, strict=True)]
         # Paths between the same two irreps follow one another and have one parity: all keep m, or all turn it round.
@@ -215,16 +216,14 @@ class SO2EdgeProduct(nn.Module):
             _axis_coupling(features[p.feature].ir.l, harmonics[p.harmonic].ir.l, outputs[p.output].ir.l)
             for p in self.paths
         ]
-        dims = torch.tensor([outputs[path.output].dim for path in self.paths])
         # Kept in float64: rounded coefficients would limit the symmetry of a model turned to float64 later.
         self.register_buffer("coupling", torch.cat(couplings), persistent=False)
-        self.register_buffer("path_of_row", torch.repeat_interleave(dims), persistent=False)
 
     def forward(
         self,
         features: Float[Tensor, "edges j channels"],
         rotations: list[Float[Tensor, "edges rows columns"]],
-        weights: Float[Tensor, "edges rows channels"],
+        weights: Float[Tensor, "edges paths channels"],
     ) -> Float[Tensor, "edges rows channels"]:
         """Messages [E, rows, C]: the components of all paths one after the other, in the order of `paths`.
 
@@ -241,7 +240,7 @@ class SO2EdgeProduct(nn.Module):
             back = (back.flip(1) if pair.odd else back).transpose(1, 2)
             matrices = back[:, None] * coupling.view(pair.paths, 1, pair.orders)
             messages.append(torch.bmm(matrices.flatten(1, 2), turned[pair.feature][:, pair.there]))
-        return torch.cat(messages, dim=1) * weights
+        return weigh_paths(torch.cat(messages, dim=1), weights, self.blocks)
 
 
 class EdgePair(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -42,6 +43,8 @@ class Subject:
         """A potential in float64, in evaluation mode, with references and a scale that are not 0 and 1."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(4)
+            if self.forces == "gradient" and "vector_output" in inspect.signature(self.architecture).parameters:
+                options = {"vector_output": False, **options}
             backbone = self.backbone(Inputs(ELEMENTS), **options)
             return Potential(backbone, (-1.0, -2.0, -3.0, -4.0), 0.7, self.forces).double().eval()
 
