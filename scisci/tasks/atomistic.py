@@ -85,7 +85,9 @@ class AtomisticTask(Task):
         """Make the model for data with these statistics; initialised from torch's current random state."""
         self.statistics = statistics
         inputs = Inputs(elements=statistics.elements)
-        backbone = registry.build(self.hparams["architecture"], inputs, statistics.average_neighbors, **self.options)
+        direct = self.hparams["forces"] == "direct"
+        neighbors = statistics.average_neighbors
+        backbone = registry.build(self.hparams["architecture"], inputs, neighbors, vector_output=direct, **self.options)
         self.model = Potential(backbone, statistics.energy_references, statistics.energy_scale, self.hparams["forces"])
 
     def loss(self, outputs: dict[str, Tensor], batch: Any) -> Tensor:
