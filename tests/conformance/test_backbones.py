@@ -22,6 +22,8 @@ VARIANTS: list[tuple[str, dict[str, Any], Any]] = [
     ("nequip", {"self_connection": "bilinear"}, "gradient"),
     ("egnn", {"coordinates": 1}, "gradient"),
     ("ponita", {"orientations": 12}, "gradient"),
+    ("equiformer", {"l_max": 0}, "gradient"),
+    ("equiformer", {"l_max": 3, "heads": 1}, "gradient"),
     ("esen", {"l_max": 1}, "gradient"),
     ("esen", {"l_max": 3}, "gradient"),
     ("mace", {"l_max": 0, "correlation": 2}, "gradient"),
