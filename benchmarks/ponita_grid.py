@@ -25,7 +25,8 @@ from scisci.data.store import Store
 from scisci.models.blocks.sphere import orientation_grid
 from scisci.models.potential import Potential
 from scisci.symmetry.measure import as_dtype, symmetry_errors
-from scisci.tasks.atomistic import AtomisticTask, relative_rate
+from scisci.tasks.atomistic import AtomisticTask
+from scisci.tasks.base import relative_rate
 
 DEFAULT, SAMPLES, BATCH, MEASURED, RATE = 20, 1024, 16, 32, 0.01
 
@@ -59,7 +60,7 @@ def train(task: AtomisticTask, store: Store, steps: int) -> float:
 
 def errors(model: Potential, store: Store) -> dict[str, float]:
     """Relative rms errors under rotations and reflections, and the force MAE in meV/Å."""
-    batch = graph_batch(store.take(store.split("test").indices(MEASURED)), model.cutoff)
+    batch = graph_batch(store.take(store.split("test").indices(MEASURED)), float(model.cutoff))  # type: ignore[arg-type]
     exact, double = as_dtype(model.eval(), batch, torch.float64)
     found = symmetry_errors(exact, [double], groups=("rotation", "reflection"))
     mae = (exact(double)["forces"] - batch.forces).abs().mean()
