@@ -41,7 +41,9 @@ class Layer(nn.Module):
         """[N, C] → [N, C]"""
         normed = self.norm_nodes(x)
         sender, receiver = self.from_nodes(normed).chunk(2, dim=1)
-        inner = sender[graph.senders] + receiver[graph.receivers] + self.from_edge(edges)
+        inner = (
+            sender.index_select(0, graph.senders) + receiver.index_select(0, graph.receivers) + self.from_edge(edges)
+        )
         messages = self.message(inner) * envelope
         gathered = sum_to(messages, graph.receivers, x.shape[0]) * self.scale
         return x + self.update(torch.cat([normed, gathered], dim=1))

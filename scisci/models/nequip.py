@@ -70,7 +70,7 @@ class Interaction(nn.Module):
         radial: Float[Tensor, "edges basis"],
     ) -> Float[Tensor, "nodes j_out channels"]:
         """[N, J, C] → [N, J', C]"""
-        messages = self.product(self.up(x)[graph.senders], angular, self.radial(radial))
+        messages = self.product(self.up(x).index_select(0, graph.senders), angular, self.radial(radial))
         new = self.down(sum_to(messages, graph.receivers, x.shape[0]) * self.norm)
         return self.gate(new + self.own(x, element, attributes))
 

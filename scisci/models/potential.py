@@ -96,7 +96,7 @@ class Potential(nn.Module):
         """Energies without references [B] eV, the edge vectors [E, 3] to differentiate them by, and the features."""
         numbers, pos, senders, receivers, shift, system, ptr = geometry
         pos = pos.detach().requires_grad_(self.direct is None)
-        vectors = pos[senders] + shift - pos[receivers]
+        vectors = pos.index_select(0, senders) + shift - pos.index_select(0, receivers)
         graph = Graph(numbers, senders, receivers, vectors, torch.linalg.vector_norm(vectors, dim=1))
         features: Features = self.backbone(graph)
         atoms = self.readout(features.scalars)[:, 0] * self.energy_scale

@@ -43,11 +43,11 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).unflatten(1, (3, self.heads, self.width)).unbind(1)
         pair_k, pair_v = self.pair(pairs).unflatten(1, (2, self.heads, self.width)).unbind(1)
         q, scale = self.norm_q(q), self.width**-0.5
-        key = self.norm_k(k[graph.senders] + pair_k)
-        logits = (q[graph.receivers] * key).sum(-1) * scale + self.pair_bias(pairs)
+        key = self.norm_k(k.index_select(0, graph.senders) + pair_k)
+        logits = (q.index_select(0, graph.receivers) * key).sum(-1) * scale + self.pair_bias(pairs)
         own = (q * self.norm_k(k)).sum(-1) * scale
         weights, own_weights = envelope_softmax(logits, own, envelope, graph)
-        values = (v[graph.senders] + pair_v) * weights[:, :, None]
+        values = (v.index_select(0, graph.senders) + pair_v) * weights[:, :, None]
         mixed = sum_to(values, graph.receivers, x.shape[0]) + v * own_weights[:, :, None]
         return self.out(mixed.flatten(1))
 

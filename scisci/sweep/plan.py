@@ -70,7 +70,7 @@ class Plan(BaseModel):
             treatment=entry.treatment,
             data=study.data[amount],
             seed=study.seeds[seed],
-            optimization=study.recipe(cell.label, cell.size),
+            optimization=study.recipe(cell.label, cell.size, study.data[amount]),
             evaluation=study.evaluation,
             code_version=self.code_version,
         )

@@ -24,19 +24,20 @@ class ArchitectureEntry(_Section):
     """One architecture of a study: its sizes, and how each is trained.
 
     The entry's key in the study file is the architecture's name, unless `architecture` gives that.
-    `learning_rate` is one number, or one per size.
+    `learning_rate` is one number, one per size, or one per size and amount of data.
     """
 
     architecture: str | None = None
     sizes: tuple[str, ...] = Field(min_length=1)
-    learning_rate: LearningRate | dict[str, LearningRate]
+    learning_rate: LearningRate | dict[str, LearningRate | dict[PositiveInt, LearningRate]]
     learning_rate_choice: str = "given"
     treatment: Literal["none", "augmentation"] = "none"
     overrides: dict[str, Any] = Field(default_factory=dict)
 
-    def rate(self, size: str) -> float:
-        """Learning rate of one size."""
-        return self.learning_rate[size] if isinstance(self.learning_rate, dict) else self.learning_rate
+    def rate(self, size: str, data: int) -> float:
+        """Learning rate of one size and amount of data."""
+        rate = self.learning_rate[size] if isinstance(self.learning_rate, dict) else self.learning_rate
+        return rate[data] if isinstance(rate, dict) else rate
 
     @model_validator(mode="after")
     def _sizes_have_rates(self) -> ArchitectureEntry:
@@ -72,12 +73,12 @@ class Study(_Section):
         entry = self.architectures[label]
         return label if entry.overrides and label != self.architecture(label) else None
 
-    def recipe(self, label: str, size: str) -> OptimizationSpec:
-        """The full recipe of one entry and size."""
+    def recipe(self, label: str, size: str, data: int) -> OptimizationSpec:
+        """The full recipe of one entry, size and amount of data."""
         entry = self.architectures[label]
         return OptimizationSpec(
             **self.optimization.model_dump(),
-            learning_rate=entry.rate(size),
+            learning_rate=entry.rate(size, data),
             learning_rate_choice=entry.learning_rate_choice,
         )
 
@@ -86,6 +87,11 @@ class Study(_Section):
         _distinct("data", self.data)
         _distinct("seeds", self.seeds)
         _distinct("evaluation.splits", self.evaluation.splits)
+        for label, entry in self.architectures.items():
+            rates = entry.learning_rate if isinstance(entry.learning_rate, dict) else {}
+            for size, by_data in rates.items():
+                if isinstance(by_data, dict) and (missing := [str(n) for n in self.data if n not in by_data]):
+                    raise ValueError(f"learning_rate of {label}, {size} lacks the data amounts {', '.join(missing)}")
         shown: dict[tuple[str, str], str] = {}
         for label, entry in self.architectures.items():
             name = (self.variant(label) or self.architecture(label), entry.treatment)

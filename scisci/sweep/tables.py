@@ -23,12 +23,13 @@ def plan_table(plan: Plan) -> Table:
     table = Table("entry", "architecture", "treatment", "size", "learning rate", "runs", box=None, pad_edge=False)
     for cell in plan.cells:
         entry = plan.study.architectures[cell.label]
+        rates = dict.fromkeys(entry.rate(cell.size, data) for data in plan.study.data)
         table.add_row(
             cell.label,
             plan.study.architecture(cell.label),
             entry.treatment,
             cell.size,
-            f"{entry.rate(cell.size):g}",
+            ", ".join(f"{rate:g}" for rate in rates),
             str(plan.runs_per_cell),
         )
     return table

@@ -33,10 +33,21 @@ def test_learning_rates_and_recipe_are_per_size(tmp_path):
         architectures={"linear": LINEAR | {"learning_rate": rates, "learning_rate_choice": "a scan"}},
         optimization={"steps": 7, "force_weight": 2.5},
     )
-    recipe = load_study(written(tmp_path, content)).recipe("linear", "4")
+    recipe = load_study(written(tmp_path, content)).recipe("linear", "4", 16)
     assert (recipe.learning_rate, recipe.learning_rate_choice) == (0.003, "a scan")
     assert (recipe.steps, recipe.force_weight, recipe.batch_size) == (7, 2.5, 16)
-    assert load_study(written(tmp_path, content)).recipe("linear", "2").learning_rate == 0.01
+    assert load_study(written(tmp_path, content)).recipe("linear", "2", 16).learning_rate == 0.01
+
+
+def test_a_size_may_have_a_rate_per_amount_of_data(tmp_path):
+    rates = {"2": 0.1, "4": {16: 0.2, 32: 0.05}}
+    read = load_study(
+        written(tmp_path, study(data=[16, 32], architectures={"linear": LINEAR | {"learning_rate": rates}}))
+    )
+    found = [read.recipe("linear", size, data).learning_rate for size in ("2", "4") for data in (16, 32)]
+    assert found == [0.1, 0.1, 0.2, 0.05]
+    with pytest.raises(UserError, match=r"learning_rate of linear, 4 lacks the data amounts 64"):
+        load_study(written(tmp_path, study(data=[16, 64], architectures={"linear": LINEAR | {"learning_rate": rates}})))
 
 
 def test_an_entry_with_overrides_is_named_by_its_label(tmp_path):
