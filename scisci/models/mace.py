@@ -75,10 +75,9 @@ class Interaction(nn.Module):
         irreps_edge = reachable(irreps_in, harmonics, irreps_edge)
         self.irreps_out = irreps_out = coupled(irreps_edge, irreps_out, correlation)
         self.product = EdgeTensorProduct(irreps_in, harmonics, irreps_edge)
-        copies = [sum(path.output == o for path in self.product.paths) for o in range(len(irreps_edge))]
         self.radial = RadialWeights(len(self.product.paths), channels, radial)
         self.up = IrrepsLinear(irreps_in, [1] * len(irreps_in), channels, channels)
-        self.down = IrrepsLinear(irreps_edge, copies, channels, channels)
+        self.down = IrrepsLinear(irreps_edge, self.product.copies, channels, channels)
         self.contraction = SymmetricContraction(irreps_edge, irreps_out, channels, correlation, elements)
         self.mix = IrrepsLinear(irreps_out, [1] * len(irreps_out), channels, channels)
         self.own = SelfConnection(irreps_in, irreps_out, channels)
@@ -117,6 +116,7 @@ class MACE(nn.Module):
         radial_basis: number of Bessel functions.
         radial_hidden: width of the radial networks.
         radial_layers: number of hidden layers of the radial networks.
+        vector_output: whether the last layer gives vectors too.
     """
 
     symmetry: ClassVar[dict[str, str]] = dict.fromkeys(
@@ -124,10 +124,10 @@ class MACE(nn.Module):
     )
     SIZES: ClassVar[dict[str, dict[str, int]]] = {
         "3k": {"channels": 6, "layers": 2, "radial_hidden": 8, "radial_layers": 1},
-        "10k": {"channels": 12, "layers": 2, "radial_hidden": 16, "radial_layers": 1},
-        "30k": {"channels": 22, "layers": 2, "radial_hidden": 32, "radial_layers": 1},
-        "100k": {"channels": 42, "layers": 2, "radial_hidden": 64, "radial_layers": 1},
-        "300k": {"channels": 62, "layers": 3, "radial_hidden": 64, "radial_layers": 1},
+        "10k": {"channels": 13, "layers": 2, "radial_hidden": 16, "radial_layers": 1},
+        "30k": {"channels": 24, "layers": 2, "radial_hidden": 32, "radial_layers": 1},
+        "100k": {"channels": 44, "layers": 2, "radial_hidden": 64, "radial_layers": 1},
+        "300k": {"channels": 64, "layers": 3, "radial_hidden": 64, "radial_layers": 1},
         "1M": {"channels": 132, "layers": 3, "radial_hidden": 64, "radial_layers": 1},
     }
 
@@ -145,6 +145,7 @@ class MACE(nn.Module):
         radial_basis: int = 8,
         radial_hidden: int = 64,
         radial_layers: int = 3,
+        vector_output: bool = True,
     ) -> None:
         super().__init__()
         highest = correlation * l_max_edge
@@ -155,10 +156,11 @@ class MACE(nn.Module):
         # Vectors of the nodes enter as features of degree 1; with l_max = 0 their products alone are seen.
         self.vectors = VectorEmbedding(inputs, channels) if inputs.vectors and l_max > 0 else None
         harmonics, scalar = o3.Irreps.spherical_harmonics(l_max_edge), o3.Irreps("0e")
-        readable = o3.Irreps("0e+1o") if l_max > 0 else scalar
+        with_vectors = o3.Irreps("0e+1o")
+        readable = with_vectors if vector_output and l_max > 0 else scalar
         self.harmonics = o3.SphericalHarmonics(harmonics, normalize=True, normalization="component")
         self.radial = BesselBasis(cutoff, radial_basis)
-        before = scalar if self.vectors is None else readable
+        before = scalar if self.vectors is None else with_vectors
         self.interactions = nn.ModuleList()
         for number in range(1, layers + 1):
             interaction = Interaction(
@@ -174,7 +176,8 @@ class MACE(nn.Module):
             )
             self.interactions.append(interaction)
             before = interaction.irreps_out
-        self.scalar_channels, self.vector_channels = layers * channels, channels if l_max > 0 else 0
+        self.scalar_channels = layers * channels
+        self.vector_channels = channels if readable == with_vectors else 0
 
     def forward(self, graph: Graph) -> Features:
         """Graph → scalars [N, layers x C] and vectors [N, 3, C] in x, y, z order."""
