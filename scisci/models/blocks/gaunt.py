@@ -96,8 +96,8 @@ class GauntEdgeProduct(nn.Module):
     variance give messages of unit variance.
 
     All channels share the harmonics of an edge, so the coefficients are contracted with these first and one small
-    matrix acts on every channel. From 32 channels and up to L = 6 that is measured faster than the O(L³) of the grid for
-    every channel: docs/tensor-products.md.
+    matrix acts on every channel. With 32 channels and L up to 6 that is faster than the grid, which is O(L³) but for
+    every channel (docs/tensor-products.md).
 
     Errors: `UserError` for irreps other than each degree up to some l_max once with parity (-1)^l, and for outputs
     that nothing reaches.
