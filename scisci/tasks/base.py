@@ -118,15 +118,21 @@ class Task(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the model before its weights are loaded."""
-        self.check_name(checkpoint.get("task", "atomistic"))
+        self.check_checkpoint(checkpoint)
         self.samples_seen = checkpoint["samples_seen"]
         if self.statistics is None:
             self.build(self.statistics_type.from_dict(checkpoint["statistics"]))
 
-    def check_name(self, name: str) -> None:
+    @classmethod
+    def check_name(cls, name: str) -> None:
         """Raise `UserError` unless a model was trained on this task."""
-        if name != self.name:
-            raise UserError(f"the model is of the task {name!r}, the data is for {self.name!r}; give other data")
+        if name != cls.name:
+            raise UserError(f"the model is of the task {name!r}, the data is for {cls.name!r}; give other data")
+
+    @classmethod
+    def check_checkpoint(cls, checkpoint: dict[str, Any]) -> None:
+        """Raise `UserError` unless a checkpoint is of this task; one that does not say holds a potential."""
+        cls.check_name(checkpoint.get("task", "atomistic"))
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """Graph batch → the model's outputs."""

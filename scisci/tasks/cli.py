@@ -227,11 +227,12 @@ def main(argv: list[str]) -> None:
         rest = ["--config", str(run / "config.yaml"), *rest]
         if command == "fit":
             rest += ["--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
-    checkpoint, _ = take_option("--ckpt_path", rest)
-    if checkpoint is not None:
-        # Lightning reads it while parsing, and fails there without a word that helps.
-        read_checkpoint(checkpoint)
+    path, _ = take_option("--ckpt_path", rest)
+    # Lightning reads it while parsing, and fails there without a word that helps.
+    checkpoint = None if path is None else read_checkpoint(path)
     task = task_for(domain_of(dataset_named(rest)))
+    if checkpoint is not None:
+        task.check_checkpoint(checkpoint)
     try:
         CLI(task, [command, *rest], run)
     except ArgumentError as error:
