@@ -116,7 +116,10 @@ def _law(parser: argparse.ArgumentParser) -> None:
         "--noise", choices=("runs", "seeds"), default="runs", help="what the bootstrap draws anew (default runs)"
     )
     parser.add_argument(
-        "--seed", type=int, default=42, help="seed of the bootstrap; 4000 resamples leave some %% of luck (default 42)"
+        "--seed",
+        type=int,
+        default=42,
+        help="seed of the bootstrap; 4000 resamples leave up to 2 %% of luck (default 42)",
     )
 
 
