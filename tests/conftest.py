@@ -1,7 +1,8 @@
-"""Fixtures shared by all tests: a small store of real molecules, and batches from it."""
+"""Fixtures shared by all tests: small stores of real molecules and of simulated particles, and batches from them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,22 @@ from hypothesis import HealthCheck, settings
 
 from scisci.data.batch import graph_batch
 from scisci.data.library import open_dataset
-from scisci.data.samples import AtomsSample
+from scisci.data.samples import AtomsSample, ParticlesSample
 from scisci.data.store import Store
 from scisci.data.writer import StoreWriter
+from scisci.generate.charged_nbody import Population, initial_states, simulate
 
 torch.set_num_threads(1)
 # Examples are judged by what they show, not by how busy the machine is.
 settings.register_profile("scisci", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("scisci")
+
+PARTICLES = {
+    "train": Population(192, "none"),
+    "val": Population(48, "none"),
+    "test": Population(64, "none"),
+    "ood_bodies8": Population(32, "size", 8.0, bodies=8),
+}
 
 
 def copy_samples(source: Store, indices: np.ndarray, writer: StoreWriter) -> None:
@@ -60,3 +69,23 @@ def small_store(shipped: Store, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def molecules(shipped: Store):
     """A batch of 6 real molecules with neighbours within 5 Å."""
     return graph_batch(shipped.take(shipped.split("ood_1200K").indices(6)), 5.0)
+
+
+def particles(population: Population, seed: int) -> Iterator[ParticlesSample]:
+    before, after = simulate(initial_states(population, [seed]), [200, 1200])
+    for k in range(population.systems):
+        yield ParticlesSample(before.positions[k], before.velocities[k], before.charges[k], after.positions[k])
+
+
+@pytest.fixture(scope="session")
+def particle_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of a store of simulated particles, with the splits train, val, test and ood_bodies8."""
+    path, start = tmp_path_factory.mktemp("particles") / "small.h5", 0
+    with StoreWriter(path, "particles") as writer:
+        for seed, (name, population) in enumerate(PARTICLES.items()):
+            for k, sample in enumerate(particles(population, seed)):
+                writer.append(sample, f"{name} {k}")
+            members = np.arange(start, start + population.systems)
+            writer.split(name, members, population.shift, population.severity, disjoint=name != "train")
+            start += population.systems
+    return path

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite
+from inspect import signature
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -14,6 +14,9 @@ from scisci.contracts.errors import UserError
 from scisci.contracts.files import write_text
 from scisci.contracts.run import RunSpec
 from scisci.sweep.study import Study
+
+if TYPE_CHECKING:
+    from scisci.models.blocks.graph import Inputs
 
 PLAN_FILE = "plan.json"
 
@@ -119,6 +122,7 @@ def make_plan(study: Study) -> Plan:
     data set without what training needs, and for more training samples than there are.
     """
     from scisci.data.module import StoreDataModule
+    from scisci.tasks.domains import task_for
     from scisci.tasks.version import code_version
 
     data = StoreDataModule(study.dataset, test_splits=list(study.evaluation.splits))
@@ -129,24 +133,24 @@ def make_plan(study: Study) -> Plan:
             f"the study asks for {max(study.data)} training samples but {study.dataset} has {available}; "
             "lower the data amounts"
         )
-    data.check()
-    references = store.references.get("energy")
-    if references is None:
-        raise UserError(f"{store.path} has no per-element reference energies; import it again to add them")
-    elements = tuple(number for number, energy in enumerate(references.tolist()) if isfinite(energy))
+    task = task_for(store.domain)
+    data.check(task.domain)
+    weights = {"energy_weight", "force_weight"} & study.optimization.model_fields_set
+    if foreign := sorted(weights - set(signature(task.__init__).parameters)):
+        raise UserError(f"the study's {foreign[0]} means nothing for data of the domain {store.domain!r}; remove it")
+    inputs = task.inputs(store)
     for label in study.architectures:
-        _build(study, label, elements)
+        _build(study, label, inputs)
     return Plan(study=study, domain=store.domain, fingerprint=store.fingerprint, code_version=code_version())
 
 
-def _build(study: Study, label: str, elements: tuple[int, ...]) -> None:
+def _build(study: Study, label: str, inputs: Inputs) -> None:
     """Build the models of an entry once, so that what is wrong with it is said before anything runs."""
     from scisci.models import registry
-    from scisci.models.blocks.graph import Inputs
 
     name, entry = study.architecture(label), study.architectures[label]
     for size in entry.sizes:
-        registry.build(name, Inputs(elements), 1.0, **registry.options(name, size, entry.overrides))
+        registry.build(name, inputs, 1.0, **registry.options(name, size, entry.overrides))
     if entry.overrides and label in registry.architectures():
         raise UserError(
             f"the entry {label!r} overrides options of {name}, so tables must not call it {label!r}; "
