@@ -36,7 +36,17 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add("laws", "list the laws with formula and source")
+    _add_fits(add)
+    _add_questions(add)
+    _add_shapes(add)
+    return parser
 
+
+Add = Callable[[str, str], argparse.ArgumentParser]
+
+
+def _add_fits(add: Add) -> None:
+    """Fits and the exponents they give."""
     fit = add("fit", "fit a law to a table, one fit per group")
     _table(fit)
     _law(fit)
@@ -51,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     _law(compare)
     compare.add_argument("--pair", metavar="COLUMN", help="compare its values within each group too, paired by run")
 
+
+def _add_questions(add: Add) -> None:
+    """What follows from fitted laws."""
     cross = add("crossover", "the scale at which one group overtakes another")
     _table(cross)
     _law(cross)
@@ -68,6 +81,17 @@ def _parser() -> argparse.ArgumentParser:
     ahead.add_argument("--at", required=True, metavar="N=1e9,...", help="where to forecast")
     ahead.add_argument("--reach", type=float, default=100.0, help="factor beyond the data allowed (default 100)")
 
+    batch = add("critical-batch", "critical batch size and loss by steps, from curves at several batch sizes")
+    _table(batch)
+    batch.add_argument("--params", default="params", metavar="COLUMN", help="parameters of a run (default params)")
+    batch.add_argument("--steps", default="step", metavar="COLUMN", help="training step of a row (default step)")
+    batch.add_argument("--batch", default="batch", metavar="COLUMN", help="batch size of a run (default batch)")
+    batch.add_argument("--size", type=float, help="parameters of the contours (default: most batch sizes)")
+    batch.add_argument("--levels", default="", metavar="L,...", help="losses of the contours (default: 8 shared ones)")
+
+
+def _add_shapes(add: Add) -> None:
+    """What needs no law."""
     trend = add("trend", "does the loss fall with scale at all: falling, flat, rising, U-shaped, broken?")
     _table(trend)
     trend.add_argument("--x", required=True, metavar="N=COLUMN", help="column of the scale")
@@ -79,20 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     robust.add_argument("--by", default="architecture", metavar="COLUMN,...", help="groups (default architecture)")
     robust.add_argument("--scale", default="log", help="log, or logit for accuracies (default log)")
 
-    batch = add("critical-batch", "critical batch size and loss by steps, from curves at several batch sizes")
-    _table(batch)
-    batch.add_argument("--params", default="params", metavar="COLUMN", help="parameters of a run (default params)")
-    batch.add_argument("--steps", default="step", metavar="COLUMN", help="training step of a row (default step)")
-    batch.add_argument("--batch", default="batch", metavar="COLUMN", help="batch size of a run (default batch)")
-    batch.add_argument("--size", type=float, help="parameters of the contours (default: most batch sizes)")
-    batch.add_argument("--levels", default="", metavar="L,...", help="losses of the contours (default: 8 shared ones)")
-
     space = add("dimension", "intrinsic dimension of a data set, and the exponents it allows")
     space.add_argument("table", help="Parquet, CSV or JSON lines, or an .npy array [samples, features]")
     space.add_argument("--columns", default="", metavar="COLUMN,...", help="the features, in units that compare")
     space.add_argument("--where", help="rows to use")
     space.add_argument("--json", metavar="FILE", help="write the outcome as JSON")
-    return parser
 
 
 def _table(parser: argparse.ArgumentParser) -> None:
