@@ -45,23 +45,29 @@ class Comparison(NamedTuple):
     compiles: bool
 
 
-def _nequip(l_max: int, features: int, parameters: int) -> Comparison:
+def _nequip(l_max: int, features: int, radial: int, parameters: int) -> Comparison:
     theirs = {"l_max": l_max, "num_layers": 3, "num_features": features, "radial_mlp_width": 64, "parity": False}
-    ours = {"l_max": l_max, "layers": 3, "radial_hidden": 64}
+    ours = {"l_max": l_max, "layers": 3, "radial_hidden": radial, "self_connection": "bilinear"}
     return Comparison("nequip", parameters, theirs, ours, compiles=True)
 
 
-def _mace(max_ell: int, hidden: str, parameters: int) -> Comparison:
+def _mace(max_ell: int, l_max: int, hidden: str, radial: int, parameters: int) -> Comparison:
     theirs = {"max_ell": max_ell, "num_interactions": 2, "correlation": 3, "hidden_irreps": hidden}
-    return Comparison("mace", parameters, theirs, {"layers": 2, "l_max": max_ell}, compiles=False)
+    return Comparison(
+        "mace",
+        parameters,
+        theirs,
+        {"layers": 2, "l_max": l_max, "l_max_edge": max_ell, "radial_hidden": radial},
+        compiles=False,
+    )
 
 
 COMPARISONS = (
-    _nequip(1, 32, 165_504),
-    _nequip(2, 16, 51_776),
-    _nequip(2, 32, 265_856),
-    _mace(2, "16x0e+16x1o", 36_304),
-    _mace(3, "16x0e+16x1o+16x2e", 57_184),
+    _nequip(1, 32, 64, 165_504),
+    _nequip(2, 16, 64, 51_776),
+    _nequip(2, 32, 84, 265_856),
+    _mace(2, 1, "16x0e+16x1o", 68, 36_304),
+    _mace(3, 2, "16x0e+16x1o+16x2e", 72, 57_184),
 )
 
 

@@ -70,7 +70,7 @@ class Attention(nn.Module):
         envelope: Float[Tensor, " edges"],
     ) -> Float[Tensor, "nodes j_out channels"]:
         """[N, J, C] → [N, J', C]"""
-        ends = self.sender(x)[graph.senders] + self.receiver(x)[graph.receivers]
+        ends = self.sender(x).index_select(0, graph.senders) + self.receiver(x).index_select(0, graph.receivers)
         messages = self.product(ends, harmonics, self.radial(radial))
         hidden = smooth_leaky_relu(self.hidden(messages[:, : self.product.copies[0]].flatten(1)))
         logits = (hidden.unflatten(1, (self.heads, self.width)) * self.query).sum(dim=2)

@@ -50,7 +50,11 @@ class EdgeEmbedding(nn.Module):
     def forward(self, nodes: Float[Tensor, "nodes channels"], graph: Graph) -> Float[Tensor, "edges hidden"]:
         """[N, C] → [E, hidden]"""
         sender, receiver = self.ends(nodes).chunk(2, dim=1)
-        inner = self.length(self.basis(graph.lengths)) + sender[graph.senders] + receiver[graph.receivers]
+        inner = (
+            self.length(self.basis(graph.lengths))
+            + sender.index_select(0, graph.senders)
+            + receiver.index_select(0, graph.receivers)
+        )
         return nn.functional.silu(inner)
 
 
@@ -75,7 +79,7 @@ class EdgeConvolution(nn.Module):
         envelope: Float[Tensor, "edges 1 1"],
     ) -> Float[Tensor, "edges j channels"]:
         """[N, J, C] → [E, J, C]"""
-        ends = torch.cat([x[graph.senders], x[graph.receivers]], dim=2)
+        ends = torch.cat([x.index_select(0, graph.senders), x.index_select(0, graph.receivers)], dim=2)
         orders = by_order(torch.bmm(frames, ends), self.l_max, self.m_max)
         weights = self.radial(edges)[:, None].split(self.widths, dim=2)
         *hidden, gates = self.first([order * weight for order, weight in zip(orders, weights, strict=True)])

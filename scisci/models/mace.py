@@ -93,7 +93,7 @@ class Interaction(nn.Module):
         radial: Float[Tensor, "edges basis"],
     ) -> Float[Tensor, "atoms j_out channels"]:
         """[N, J, C] → [N, J', C]"""
-        messages = self.product(self.up(x)[graph.senders], harmonics, self.radial(radial))
+        messages = self.product(self.up(x).index_select(0, graph.senders), harmonics, self.radial(radial))
         one_particle = self.down(sum_to(messages, graph.receivers, len(x)) * self.norm)
         many_body = self.mix(self.contraction(one_particle, element))
         return many_body + self.own(x) * self.element_scale(element)[:, None]

@@ -90,7 +90,8 @@ class NequIP(nn.Module):
         radial_basis: number of Bessel functions.
         radial_hidden: width of the radial networks.
         tensor_product: "clebsch_gordan"; "so2", which is the same function by rotations into the edge frame, faster
-            at high `l_max`; or "gaunt", which lacks antisymmetric paths and has fewer weights (without parity only).
+            from about `l_max` 5 on a CPU; or "gaunt", which lacks antisymmetric paths and has fewer weights (without
+            parity only).
         self_connection: "scaled", or "bilinear" in features and element as in the paper.
         vector_output: whether the last layer gives vectors too.
     """

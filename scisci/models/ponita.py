@@ -98,7 +98,7 @@ class Block(nn.Module):
         fibre: Float[Tensor, "orientations orientations kernel"],
     ) -> Float[Tensor, "nodes orientations channels"]:
         """[N, O, C] → [N, O, C]"""
-        messages = x[graph.senders] * self.spatial(spatial)
+        messages = x.index_select(0, graph.senders) * self.spatial(spatial)
         gathered = sum_to(messages, graph.receivers, x.shape[0]) * self.scale + x * self.own
         turned = torch.einsum("noc,poc->npc", gathered, self.fibre(fibre)) / x.shape[1]
         return x + self.network(self.norm(turned)) * self.layer_scale

@@ -50,8 +50,8 @@ class Subject:
 
     @property
     def symmetry(self) -> dict[str, str]:
-        """What the class claims, by symmetry group."""
-        return dict(self.architecture.symmetry)  # type: ignore[attr-defined]
+        """What the model claims with these options, by symmetry group."""
+        return dict(self.backbone(Inputs(ELEMENTS)).symmetry)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
