@@ -62,25 +62,34 @@ def quantile(dof: Array | float) -> Array:
 
 
 def cr2(design: Array, residual: Array, cluster: np.ndarray, unit: Array, contrast: Array) -> tuple[Array, Array]:
-    """CR2 variance [k] and Bell-McCaffrey degrees of freedom [k] of contrast [k, p] times the estimates."""
+    """CR2 variance [k] and Bell-McCaffrey degrees of freedom [k] of contrast [k, p] times the estimates.
+
+    (I - H_gg)^(-1/2) acts within the p columns of a run's design, so the cost is linear in rows and in runs.
+    """
     groups = int(cluster.max()) + 1
     scores = np.empty((groups, len(contrast)))
     lifted = np.empty((groups, len(contrast), design.shape[1]))
     own = np.empty((groups, len(contrast)))
+    values, vectors = np.linalg.eigh(unit)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))  # unit = root root'
     order = np.argsort(cluster, kind="stable")
     for g, rows in enumerate(np.split(order, np.cumsum(np.bincount(cluster))[:-1])):
         block = design[rows]
-        hat = block @ unit @ block.T
-        values, vectors = np.linalg.eigh(np.eye(len(rows)) - hat)
+        left, singular, right = np.linalg.svd(block @ root, full_matrices=False)
         # a run that alone determines a direction has no residual there: that direction tells nothing
-        root = np.where(values > 1e-10, 1.0 / np.sqrt(np.maximum(values, 1e-10)), 0.0)
-        adjusted = (vectors * root) @ vectors.T @ block @ unit @ contrast.T
+        free = 1.0 - singular**2
+        weight = np.where(free > 1e-10, singular / np.sqrt(np.maximum(free, 1e-10)), 0.0)
+        adjusted = (left * weight) @ (right @ root.T @ contrast.T)
         scores[g] = residual[rows] @ adjusted
         lifted[g] = (block.T @ adjusted).T
         own[g] = (adjusted**2).sum(0)
-    variance = (scores**2).sum(0)
     dof = np.empty(len(contrast))
     for k in range(len(contrast)):
-        gram = np.diag(own[:, k]) - lifted[:, k] @ unit @ lifted[:, k].T
-        dof[k] = np.trace(gram) ** 2 / max(float((gram**2).sum()), 1e-300)
-    return variance, dof
+        # trace and squared norm of diag(own) - lifted unit lifted', whose size is that of all runs squared
+        inner = unit @ lifted[:, k].T @ lifted[:, k]
+        shared = np.einsum("gp,pq,gq->g", lifted[:, k], unit, lifted[:, k])
+        size = float((own[:, k] ** 2).sum())
+        square = size - 2.0 * float((own[:, k] * shared).sum()) + float(np.trace(inner @ inner))
+        # what rounding leaves where the runs only just determine the estimate is no degree of freedom
+        dof[k] = (own[:, k] - shared).sum() ** 2 / max(square, 1e-12 * size, 1e-300)
+    return (scores**2).sum(0), dof

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import linalg, stats
 
 from scisci.contracts.errors import UserError
 from scisci.scaling.clusters import cr2
@@ -152,6 +152,42 @@ def test_cluster_robust_variance_is_exact_where_theory_is() -> None:
     means = y.reshape(groups, rows).mean(1)
     assert variance[0] == pytest.approx(means.var(ddof=1) / groups)
     assert dof[0] == pytest.approx(groups - 1)
+
+
+def test_cr2_is_that_of_the_whole_matrices() -> None:
+    """Bell and McCaffrey's formulas with every n by n matrix written out: adjustment, variance, Satterthwaite."""
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        cluster = rng.permutation(np.repeat(np.arange(7), rng.integers(2, 9, 7)))
+        n = len(cluster)
+        design, residual = rng.normal(size=(n, 3)) * [1, 10, 0.1], rng.normal(size=n)
+        unit = np.linalg.inv(design.T @ design)
+        contrast = np.concatenate([np.eye(3), rng.normal(size=(1, 3))])
+        variance, dof = cr2(design, residual, cluster, unit, contrast)
+        whole = np.eye(n) - design @ unit @ design.T
+        for k, c in enumerate(contrast):
+            columns, total = [], 0.0
+            for g in range(7):
+                at = np.flatnonzero(cluster == g)
+                adjusted = linalg.inv(linalg.sqrtm(whole[np.ix_(at, at)])).real @ design[at] @ unit @ c
+                columns.append(whole[:, at] @ adjusted)
+                total += float(residual[at] @ adjusted) ** 2
+            gram = np.array(columns) @ np.array(columns).T
+            assert variance[k] == pytest.approx(total, rel=1e-6)
+            assert dof[k] == pytest.approx(np.trace(gram) ** 2 / (gram**2).sum(), rel=1e-6)
+
+
+def test_cr2_of_many_runs_and_of_long_ones_is_the_plain_variance_they_tend_to() -> None:
+    """Independent rows: the matrices of 40,000 runs, or of runs of 5,000 rows, are never formed."""
+    rng = np.random.default_rng(5)
+    for runs, rows in ((40_000, 2), (16, 5_000)):
+        cluster = np.repeat(np.arange(runs), rows)
+        design = np.stack([np.ones(cluster.size), rng.normal(size=cluster.size)], 1)
+        unit = np.linalg.inv(design.T @ design)
+        variance, dof = cr2(design, rng.normal(size=cluster.size), cluster, unit, np.eye(2))
+        assert variance == pytest.approx(np.diag(unit), rel=0.05 if runs > 100 else 1.5)
+        assert (dof < runs).all()
+        assert (dof > 0.4 * runs).all()
 
 
 def test_seeds_as_clusters_widen_nothing_they_should_not() -> None:
