@@ -81,7 +81,9 @@ def _coefficients(law: Law, x: Sequence[Array], log_y: Array, theta: Array, line
         gradient = law.gradient(*x, *columns)
     shape = (len(theta), log_y.shape[-1])
     basis = np.stack([np.broadcast_to(gradient[i], shape) for i in linear], -1) / np.exp(log_y)[:, None]
-    scale = np.sqrt(np.maximum((basis**2).sum(1), 1e-300))
+    with np.errstate(over="ignore"):
+        scale = np.sqrt(np.maximum((basis**2).sum(1), 1e-300))
+    scale = np.where(np.isfinite(scale), scale, np.abs(basis).max(1))  # where the square leaves the range of numbers
     basis = basis / scale[:, None, :]
     gram = np.swapaxes(basis, 1, 2) @ basis
     moment = basis.sum(1)

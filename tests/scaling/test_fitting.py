@@ -249,6 +249,12 @@ def test_any_table_gives_finite_records_or_a_sentence(data: st.DataObject) -> No
         assert all(entry["value"] is None for entry in record["parameters"].values())
 
 
+def test_x_so_small_that_its_powers_overflow_is_no_crash() -> None:
+    found = fit("power_offset", {"N": [1.0, 2.0, 2e-45], "y": [1.0, 1.0, 1.0]}, {"N": "N"}, "y")
+    assert found.audit.verdict == "not identified"
+    assert np.isfinite(found.objective)
+
+
 def test_seed_noise_bootstrap_is_the_spread_of_fresh_seeds() -> None:
     """The slope's standard deviation for seed noise s is s / sqrt(Sxx), whatever the misfit of the line."""
     table = power_table(noise=0.03, sizes=6, seeds=6, offset=0.3)  # a pure power law misfits this
