@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scisci.contracts.errors import UserError
 from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
 
 
@@ -43,13 +44,16 @@ def network(inputs: int, outputs: int) -> nn.Sequential:
 class VectorHead(nn.Module):
     """A vector per point: the backbone's vectors and the point's own, weighted by functions of its scalars.
 
-    A backbone without vectors, which sees the axes anyway, has three components read off its scalars instead.
+    A backbone without vectors has three components read off its scalars, if it `sees_axes` anyway; one that is to
+    keep its symmetry has the point's own vectors alone.
     """
 
-    def __init__(self, scalars: int, vectors: int, own: int) -> None:
+    def __init__(self, scalars: int, vectors: int, own: int, sees_axes: bool) -> None:
         super().__init__()
+        if not (vectors or own or sees_axes):
+            raise UserError("vectors cannot be predicted from scalars alone; choose l_max 1 or higher")
         self.mix = nn.Linear(vectors, scalars, bias=False) if vectors else None
-        self.components = None if vectors else network(scalars, 3)
+        self.components = network(scalars, 3) if sees_axes and not vectors else None
         self.weights = network(scalars, (scalars if vectors else 0) + own) if vectors or own else None
 
     def forward(self, features: Features, own: Float[Tensor, "points 3 own"]) -> Float[Tensor, "points 3"]:
@@ -76,12 +80,14 @@ class Cloud(nn.Module):
         super().__init__()
         assert backbone.inputs == inputs_of(fields)
         self.backbone, self.fields, self.targets = backbone, fields, targets
-        self.cutoff, self.symmetry = cast(float, backbone.cutoff), backbone.symmetry
+        self.cutoff, self.symmetry = cast(float, backbone.cutoff), cast(dict[str, str], backbone.symmetry)
         scalars, vectors = int(backbone.scalar_channels), int(backbone.vector_channels)  # type: ignore[arg-type]
-        own = inputs_of(fields).vectors
-        self.heads = nn.ModuleDict(
-            {t.name: VectorHead(scalars, vectors, own) if t.kind == "vector" else network(scalars, 1) for t in targets}
-        )
+        own, sees_axes = inputs_of(fields).vectors, self.symmetry["rotation"] not in ("exact", "approximate")
+        self.heads = nn.ModuleDict()
+        for target in targets:
+            vector = target.kind == "vector"
+            head = VectorHead(scalars, vectors, own, sees_axes) if vector else network(scalars, 1)
+            self.heads[target.name] = head
 
     def graph(self, batch: Any) -> Graph:
         """The batch as backbones see it, in the model's precision; all points are of one kind."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from scisci.contracts.errors import UserError
 from scisci.data.batch import graph_batch
 from scisci.data.ragged import Ragged
 from scisci.models import registry
@@ -32,8 +35,10 @@ def float64():
     torch.set_default_dtype(before)
 
 
-def cloud(architecture: str, fields: tuple[Field, ...] = FIELDS, targets: tuple[Target, ...] = TARGETS) -> Cloud:
-    options = registry.options(architecture, "3k", {"cutoff": CUTOFF})
+def cloud(
+    architecture: str, fields: tuple[Field, ...] = FIELDS, targets: tuple[Target, ...] = TARGETS, **overrides: Any
+) -> Cloud:
+    options = registry.options(architecture, "3k", {"cutoff": CUTOFF, **overrides})
     return Cloud(registry.build(architecture, inputs_of(fields), 5.0, **options), fields, targets).eval()
 
 
@@ -85,6 +90,18 @@ def test_outputs_turn_with_positions_and_velocities(architecture: str, sign: int
     # Turning the positions alone is another cloud.
     other = outputs(model, with_items(ragged, positions=turned["positions"]))
     assert np.abs(other["forces"] - plain["forces"] @ by.T).max() > 1e-3
+
+
+def test_backbone_with_scalars_alone_keeps_its_symmetry() -> None:
+    """Without vectors of its own it can only stretch those that points carry, and refuses where they carry none."""
+    model, ragged = cloud("nequip", l_max=0), points()
+    by = Rotation.random(rng=np.random.default_rng(1)).as_matrix()
+    turned = with_items(ragged, **{name: ragged.items[name] @ by.T for name in ("positions", "velocities")})
+    plain = outputs(model, ragged)
+    agree(outputs(model, turned), plain | {"forces": plain["forces"] @ by.T})
+    assert np.abs(np.cross(plain["forces"], ragged.items["velocities"])).max() < 1e-12
+    with pytest.raises(UserError, match="choose l_max 1 or higher"):
+        cloud("nequip", FIELDS[:1], l_max=0)
 
 
 @pytest.mark.parametrize("architecture", registry.architectures())
