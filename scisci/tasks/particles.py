@@ -30,7 +30,7 @@ class ParticleTask(Task):
         size: one of the architecture's sizes, named by their approximate number of parameters as a potential.
         overrides: options of the architecture that differ from the size's preset.
         cutoff: particles further apart do not see each other; in the unit of the positions. The forces are of long
-            range, and the default joins all pairs of `charged-nbody`.
+            range, and the default joins all but a few pairs of `charged-nbody`.
         symmetry_treatment: "augmentation" turns every training system at random, "none" leaves it as it is.
         learning_rate: highest learning rate of AdamW.
         schedule: how the rate changes after the warm-up; "cosine" and "linear" end at zero.
