@@ -48,6 +48,7 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric("energy_mae", "energy MAE", "meV/atom", "lower", True, "mean over samples of |E - E_ref| per atom"),
         Metric("force_mae", "force MAE", "meV/Å", "lower", True, "mean over atoms and components of |F - F_ref|"),
+        Metric("stress_mae", "stress MAE", "meV/Å³", "lower", True, "mean over components of |stress - stress_ref|"),
         Metric(
             "force_cosine",
             "force cosine",

@@ -20,7 +20,7 @@ class _Record(BaseModel):
 class Recipe(_Record):
     """How a model is trained, its learning rate apart.
 
-    AdamW on the loss `energy_weight * per-atom energy + force_weight * force`.
+    AdamW on the loss `energy_weight * per-atom energy + force_weight * force + stress_weight * stress`.
     """
 
     steps: int = Field(gt=0)
@@ -31,6 +31,7 @@ class Recipe(_Record):
     gradient_clip: float = Field(default=10.0, gt=0)
     energy_weight: float = Field(default=10.0, ge=0)
     force_weight: float = Field(default=10.0, ge=0)
+    stress_weight: float = Field(default=0.0, ge=0)
     validations: int = Field(default=5, gt=0, description="evenly spaced validations; the best checkpoint counts")
 
 

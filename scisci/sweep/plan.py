@@ -135,7 +135,7 @@ def make_plan(study: Study) -> Plan:
         )
     task = task_for(store.domain)
     data.check(task.domain)
-    weights = {"energy_weight", "force_weight"} & study.optimization.model_fields_set
+    weights = {"energy_weight", "force_weight", "stress_weight"} & study.optimization.model_fields_set
     if foreign := sorted(weights - set(signature(task.__init__).parameters)):
         raise UserError(f"the study's {foreign[0]} means nothing for data of the domain {store.domain!r}; remove it")
     inputs = task.inputs(store)

@@ -13,6 +13,7 @@ from scisci.data.statistics import Statistics
 from scisci.data.store import Store
 from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
+from scisci.models.compiled import CompiledPotential
 from scisci.models.potential import Potential
 from scisci.symmetry.measure import POTENTIAL
 from scisci.tasks.base import Task
@@ -23,10 +24,11 @@ class AtomisticTask(Task):
     """Train a potential on energies and forces.
 
     The loss is energy_weight x mean over systems of |E - E_ref| / atoms (eV/atom) plus force_weight x mean over atoms
-    of the norm of F - F_ref (eV/Å). AdamW; the learning rate rises over the warm-up and falls to zero at the last step.
+    of the norm of F - F_ref (eV/Å) plus stress_weight x mean over components of |stress - stress_ref| (eV/Å³). AdamW;
+    the learning rate rises over the warm-up and falls to zero at the last step.
 
     Args:
-        architecture: name of an architecture: nequip, mpnn, transformer or one of an installed plug-in.
+        architecture: name of an architecture; `scisci models list` shows them.
         size: one of the architecture's sizes, named by their approximate number of parameters.
         overrides: options of the architecture that differ from the size's preset.
         forces: "gradient" of the energy, or "direct" (not conservative).
@@ -37,6 +39,8 @@ class AtomisticTask(Task):
         weight_decay: decoupled weight decay.
         energy_weight: weight of the energy term.
         force_weight: weight of the force term.
+        stress_weight: weight of the stress term, for data that have stress.
+        compiled: compile the training step first: it takes a minute or more, and then a step a third to half the time.
         symmetry_samples: samples per split on which symmetry errors are measured; 0 for none.
     """
 
@@ -63,6 +67,8 @@ class AtomisticTask(Task):
         weight_decay: float = 0.0,
         energy_weight: float = 10.0,
         force_weight: float = 10.0,
+        stress_weight: float = 0.0,
+        compiled: bool = False,
         symmetry_samples: int = 16,
     ) -> None:
         super().__init__()
@@ -89,6 +95,19 @@ class AtomisticTask(Task):
         neighbors = statistics.average_neighbors
         backbone = registry.build(self.hparams["architecture"], inputs, neighbors, vector_output=direct, **self.options)
         self.model = Potential(backbone, statistics.energy_references, statistics.energy_scale, self.hparams["forces"])
+        # Not a module: it has no parameters of its own, and checkpoints are those of the model.
+        self._compiled = CompiledPotential(self.model) if self.hparams["compiled"] else None
+
+    def on_fit_start(self) -> None:
+        """Refuse what would compile to something else than was asked for."""
+        if self._compiled is not None and self.trainer.precision != "32-true":
+            raise UserError(
+                f"compiled training is in full precision, not {self.trainer.precision}; leave one of them out"
+            )
+
+    def outputs(self, batch: Any) -> dict[str, Tensor]:
+        """The model's outputs in training, by the compiled graph if there is to be one."""
+        return self.model(batch) if self._compiled is None else self._compiled(batch)
 
     def loss(self, outputs: dict[str, Tensor], batch: Any) -> Tensor:
         """The training loss of one batch."""
@@ -96,4 +115,15 @@ class AtomisticTask(Task):
         energy = ((outputs["energy"] - batch.energy).abs() / atoms).mean()
         # The small constant keeps the gradient of the norm finite at zero error.
         force = ((outputs["forces"] - batch.forces).square().sum(dim=1) + 1e-12).sqrt().mean()
-        return self.hparams["energy_weight"] * energy.to(force.dtype) + self.hparams["force_weight"] * force
+        loss = self.hparams["energy_weight"] * energy.to(force.dtype) + self.hparams["force_weight"] * force
+        if self.hparams["stress_weight"]:
+            loss = loss + self.hparams["stress_weight"] * stress_error(outputs, batch).to(loss.dtype)
+        return loss
+
+
+def stress_error(outputs: dict[str, Tensor], batch: Any) -> Tensor:
+    """Mean over components of |stress - stress_ref| (eV/Å³) of the systems periodic in all three directions."""
+    if "stress" not in batch or "stress" not in outputs:
+        raise UserError("stress_weight needs data with stress, and forces as gradients; set it to 0")
+    missed = (outputs["stress"] - batch.stress).abs()
+    return missed[batch.pbc.all(dim=1)].mean()

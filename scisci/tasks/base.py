@@ -138,12 +138,16 @@ class Task(L.LightningModule):
         """Graph batch → the model's outputs."""
         return self.model(batch)
 
+    def outputs(self, batch: Any) -> dict[str, Tensor]:
+        """The model's outputs in training."""
+        return self.model(batch)
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         """Loss of one batch, of turned copies if augmentation is on; a loss that is not finite ends the training."""
         if self.hparams["symmetry_treatment"] == "augmentation":
             seed = torch.randint(2**31, (1,)).item()
             batch, _ = rotate(batch, np.random.default_rng(int(seed)))
-        loss = self.loss(self.model(batch), batch)
+        loss = self.loss(self.outputs(batch), batch)
         if not torch.isfinite(loss):
             self.diverged = f"the loss became {loss.item()} at step {self.global_step}"
             self.trainer.should_stop = True

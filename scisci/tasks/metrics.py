@@ -41,17 +41,25 @@ def _per_system(values: Tensor, batch: Any) -> Tensor:
 
 
 def potential_errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
-    """Per-sample (numerator, weight) of each metric: `energy_mae` meV/atom, `force_mae` meV/Å, `force_cosine`."""
+    """Per-sample (numerator, weight) of `energy_mae` meV/atom, `force_mae` meV/Å, `force_cosine`.
+
+    Where the data have stress and the model gives it, also `stress_mae` meV/Å³ of systems periodic in all directions.
+    """
     atoms = (batch.ptr[1:] - batch.ptr[:-1]).double()
     energy = (outputs["energy"] - batch.energy).abs() / atoms * MILLI
     predicted, true = outputs["forces"].double(), batch.forces.double()
     force = _per_system((predicted - true).abs().sum(dim=1), batch) * MILLI
     cosine = _per_system(torch.nn.functional.cosine_similarity(predicted, true, dim=1, eps=1e-12), batch)
-    return {
+    errors = {
         "energy_mae": (energy, torch.ones_like(energy)),
         "force_mae": (force, 3 * atoms),
         "force_cosine": (cosine, atoms),
     }
+    if "stress" in batch and "stress" in outputs:
+        missed = (outputs["stress"].double() - batch.stress.double()).abs().sum(dim=(1, 2)) * MILLI
+        has_stress = torch.isfinite(missed)
+        errors["stress_mae"] = (torch.where(has_stress, missed, 0.0), 9 * has_stress.double())
+    return errors
 
 
 def particle_errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
