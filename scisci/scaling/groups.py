@@ -18,7 +18,7 @@ from scisci.scaling.law import Law
 from scisci.scaling.law import law as find_law
 from scisci.scaling.records import difference_record, fit_record, number, refused_record
 from scisci.scaling.resampling import REFERENCE_SEED, Bootstrap, bootstrap, paired_bootstrap, quote
-from scisci.scaling.table import Points, is_results, points, read_table, select_metric
+from scisci.scaling.table import Points, Table, is_results, points, read_table, select_metric
 from scisci.scaling.validation import holdout
 
 
@@ -66,11 +66,20 @@ def split_points(query: Query) -> list[tuple[dict[str, Any], Points]]:
     table = read_table(query.table)
     if is_results(table) and query.y not in table.columns:
         table = select_metric(table, query.y)
-    cluster, se, zero = query.cluster, query.se, form.zero_allowed
     return [
-        (key, points(rows, columns, query.y, cluster=cluster, se=se, zero_allowed=zero))
+        (key, _checked(form, key, rows, columns, query))
         for key, rows in table.where(query.where, columns).groups(query.by)
     ]
+
+
+def _checked(law: Law, key: dict[str, Any], rows: Table, columns: Mapping[str, str], query: Query) -> Points:
+    """The points of one group; a fault says in which group it is."""
+    try:
+        return points(rows, columns, query.y, cluster=query.cluster, se=query.se, zero_allowed=law.zero_allowed)
+    except UserError as error:
+        if not key:
+            raise
+        raise UserError(f"{', '.join(f'{name} {value}' for name, value in key.items())}: {error}") from error
 
 
 def fit_groups(query: Query) -> list[Group]:

@@ -49,6 +49,14 @@ def test_a_table_in_two_units_gets_a_sentence_and_no_number(
     assert not out.exists()
 
 
+def test_the_group_in_two_units_is_named(tmp_path: Path) -> None:
+    loss = 3 * DECADES**-0.1
+    both = {"width": np.repeat([64.0, 128.0], 7), "N": np.tile(DECADES, 2)}
+    table = write(tmp_path / "t.csv", both | {"loss": np.concatenate([loss, loss * np.where(TURNS, 1000.0, 1.0)])})
+    with pytest.raises(UserError, match=r"^width 128(\.0)?: 'loss' jumps as no law does: 3 of 7 rows"):
+        main(["fit", table, "--law", "power", "--x", "N=N", "--y", "loss", "--by", "width"])
+
+
 def test_levels_that_a_steep_law_could_join_are_not_refused() -> None:
     """27 times lower a decade on is what N^-1.4 does; 27 times higher is what no falling law does."""
     loss = 3 * DECADES**-0.1
