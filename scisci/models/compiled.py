@@ -36,9 +36,18 @@ class CompiledPotential:
 
 
 def trace(model: Potential, example: Geometry) -> torch.fx.GraphModule:
-    """The evaluation as a graph of plain operations, for any numbers of atoms, edges and systems."""
+    """The evaluation as a graph of plain operations, for any numbers of atoms, edges and systems.
+
+    A model that stops gradients on purpose (`detach`) does not survive this; the conformance check sees it.
+    """
 
     def evaluate(*geometry: Tensor) -> tuple[Tensor | None, ...]:
         return tuple(model.evaluate(Geometry(*geometry)))
 
-    return make_fx(evaluate, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
+    traced = make_fx(evaluate, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
+    # Autograd's formulas take the results that they saved as constants. Weights act on forces through these too.
+    for node in traced.graph.find_nodes(op="call_function", target=torch.ops.aten.detach.default):
+        node.replace_all_uses_with(node.args[0])
+        traced.graph.erase_node(node)
+    traced.recompile()
+    return traced

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_model, save_model
+from torch import Tensor
 
 from scisci.models.compiled import trace
 from scisci.models.conformance.subject import Outcome, Subject
 from scisci.models.conformance.systems import molecules
-from scisci.models.potential import Geometry, parameter_counts
+from scisci.models.potential import Geometry, Potential, parameter_counts
 
 NAMED_WITHIN = 1.33
 DECADES = 2.5
@@ -44,8 +46,29 @@ def tracing(subject: Subject) -> list[Outcome]:
     except (RuntimeError, TypeError, NotImplementedError) as error:
         return [Outcome("traced against eager", float("inf"), None, f"cannot be traced: {error}".splitlines()[0])]
     expected = model.evaluate(Geometry(*other))
-    worst = max(float((a - b).detach().abs().max()) for a, b in zip(found, expected, strict=True) if b is not None)
-    return [Outcome("traced against eager", worst, 1e-9)]
+    return [
+        Outcome("outputs, traced against eager", _relative(_flat(found), _flat(expected)), 1e-9),
+        Outcome(
+            "gradients of weights, traced against eager",
+            _relative(*(_weight_gradients(model, outputs) for outputs in (found, expected))),
+            1e-9,
+        ),
+    ]
+
+
+def _flat(outputs: Iterable[Tensor | None]) -> Tensor:
+    return torch.cat([value.detach().flatten() for value in outputs if value is not None])
+
+
+def _weight_gradients(model: Potential, outputs: Iterable[Tensor | None]) -> Tensor:
+    """Of a sum of squares, so that weights are reached through every output, forces included."""
+    loss = torch.stack([value.square().sum() for value in outputs if value is not None]).sum()
+    weights = list(model.parameters())
+    return _flat(torch.autograd.grad(loss, weights, materialize_grads=True))
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
 
 
 def sizes(subject: Subject) -> list[Outcome]:
