@@ -157,11 +157,10 @@ def _too_steep(z: Array, coefficient: Array, high: np.ndarray) -> bool:
 
     The steepest slope of the smooth part anywhere is granted several times over.
     """
-    slope = _gradient(z, coefficient[:-1])
-    steepest = float(np.linalg.norm(slope, axis=1).max())
-    distance, nearest = cKDTree(z[~high]).query(z[high])
-    step = z[high] - z[~high][nearest]
-    against = (step * slope[high]).sum(1) < 0
+    steepest = float(np.linalg.norm(_gradient(z, coefficient[:-1]), axis=1).max())
+    upper, lower = (np.unique(z[at], axis=0) for at in (high, ~high))  # seeds share their x
+    distance, nearest = cKDTree(lower).query(upper)
+    against = ((upper - lower[nearest]) * _gradient(upper, coefficient[:-1])).sum(1) < 0
     bridge = np.where(against, max(_AGAINST, 1.5 * steepest), max(_ALONG, 4.0 * steepest))
     return bool((coefficient[-1] > bridge * distance).any())
 
