@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from scisci.models.blocks.embedding import NodeEmbedding, VectorEmbedding
 from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
-from scisci.models.blocks.irreps import EdgeTensorProduct, IrrepsLinear, SelfConnection, hidden_irreps
+from scisci.models.blocks.irreps import EdgeTensorProduct, IrrepsLinear, ScaledSelfConnection, hidden_irreps
 from scisci.models.blocks.linear import scaled_linear
 from scisci.models.blocks.radial import BesselBasis
 from scisci.models.blocks.symmetric_contraction import SymmetricContraction, coupled
@@ -80,8 +80,7 @@ class Interaction(nn.Module):
         self.down = IrrepsLinear(irreps_edge, self.product.copies, channels, channels)
         self.contraction = SymmetricContraction(irreps_edge, irreps_out, channels, correlation, elements)
         self.mix = IrrepsLinear(irreps_out, [1] * len(irreps_out), channels, channels)
-        self.own = SelfConnection(irreps_in, irreps_out, channels)
-        self.element_scale = nn.Embedding.from_pretrained(torch.ones(elements, channels), freeze=False)
+        self.own = ScaledSelfConnection(irreps_in, irreps_out, channels, elements)
         self.norm = 1.0 / average_neighbors
 
     def forward(
@@ -94,9 +93,9 @@ class Interaction(nn.Module):
     ) -> Float[Tensor, "atoms j_out channels"]:
         """[N, J, C] → [N, J', C]"""
         messages = self.product(self.up(x).index_select(0, graph.senders), harmonics, self.radial(radial))
-        one_particle = self.down(sum_to(messages, graph.receivers, len(x)) * self.norm)
+        one_particle = self.down(sum_to(messages, graph.receivers, x.shape[0]) * self.norm)
         many_body = self.mix(self.contraction(one_particle, element))
-        return many_body + self.own(x) * self.element_scale(element)[:, None]
+        return many_body + self.own(x, element)
 
 
 @register("mace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import pytest
@@ -51,5 +52,6 @@ def _cases() -> list[Any]:
 @pytest.mark.parametrize(("name", "overrides", "forces", "check"), _cases())
 def test_architecture(name: str, overrides: dict[str, Any], forces: Any, check: str) -> None:
     subject = Subject(registry.get(name), registry.options(name, "3k", overrides), forces)
-    failed = [outcome for outcome in CHECKS[check](subject) if not outcome.passed]
-    assert not failed, failed
+    outcomes = CHECKS[check](subject)
+    # Of a model from elsewhere it is only recorded that it cannot be traced; the shipped ones can.
+    assert all(outcome.passed and isfinite(outcome.value) for outcome in outcomes), outcomes

@@ -68,7 +68,7 @@ def test_one_particle_basis_equals_a_loop_over_edges_with_products_of_e3nn(l_max
         layer.contraction.weight.fill_(1.0)
         for weight in layer.mix.weights:
             weight.copy_(torch.eye(channels))
-        layer.element_scale.weight.zero_()
+        layer.own.scale.weight.zero_()
     x, radial = torch.randn(atoms, irreps.dim, channels), torch.randn(edges, 3)
     senders, receivers = torch.randint(atoms, (edges,)), torch.randint(atoms, (edges,))
     vectors = torch.randn(edges, 3)

@@ -172,7 +172,7 @@ class ScaledSelfConnection(SelfConnection):
         self,
         x: Float[Tensor, "rows j channels"],
         element: Int[Tensor, " rows"],
-        attributes: Float[Tensor, "elements attributes"],
+        attributes: Float[Tensor, "elements channels"] | None = None,
     ) -> Float[Tensor, "rows j_out channels"]:
         """[N, J, C], [N] → [N, J', C]; the attributes are not used."""
         return super().forward(x) * self.scale(element)[:, None]

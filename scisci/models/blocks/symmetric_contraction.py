@@ -164,7 +164,7 @@ class SymmetricContraction(nn.Module):
         self, features: Float[Tensor, "atoms j channels"], element: Int[Tensor, " atoms"]
     ) -> Float[Tensor, "atoms m channels"]:
         """[N, J, C], [N] → [N, M, C]"""
-        atoms, (outputs, components, channels) = len(features), self.dims
+        atoms, (outputs, components, channels) = features.shape[0], self.dims
         dtype = features.dtype
         # Components first: the constant matrices then act on all atoms and channels in one product each.
         a = torch.cat([features.new_ones(1, atoms, channels), features.transpose(0, 1)]).flatten(1)
