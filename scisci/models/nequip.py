@@ -16,6 +16,7 @@ from e3nn import o3
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from scisci.models.blocks.cue import CueEdgeProduct
 from scisci.models.blocks.embedding import NodeEmbedding, VectorEmbedding
 from scisci.models.blocks.gaunt import GauntEdgeProduct
 from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
@@ -32,7 +33,12 @@ from scisci.models.blocks.radial import BesselBasis
 from scisci.models.blocks.so2 import EdgeRotation, SO2EdgeProduct
 from scisci.models.registry import register
 
-PRODUCTS: dict[str, type[Any]] = {"clebsch_gordan": EdgeTensorProduct, "gaunt": GauntEdgeProduct, "so2": SO2EdgeProduct}
+PRODUCTS: dict[str, type[Any]] = {
+    "clebsch_gordan": EdgeTensorProduct,
+    "cuequivariance": CueEdgeProduct,
+    "gaunt": GauntEdgeProduct,
+    "so2": SO2EdgeProduct,
+}
 SELF_CONNECTIONS: dict[str, type[Any]] = {"scaled": ScaledSelfConnection, "bilinear": BilinearSelfConnection}
 
 
@@ -52,7 +58,8 @@ class Interaction(nn.Module):
         self_connection: str,
     ) -> None:
         super().__init__()
-        self.product = PRODUCTS[product](irreps_in, harmonics, irreps)
+        sized = {"channels": channels} if product == "cuequivariance" else {}  # its kernels are made for one width
+        self.product = PRODUCTS[product](irreps_in, harmonics, irreps, **sized)
         self.up = IrrepsLinear(irreps_in, [1] * len(irreps_in), channels, channels)
         self.down = IrrepsLinear(irreps, self.product.copies, channels, channels)
         self.own = SELF_CONNECTIONS[self_connection](irreps_in, irreps, channels, elements)
@@ -89,9 +96,10 @@ class NequIP(nn.Module):
         cutoff: Å.
         radial_basis: number of Bessel functions.
         radial_hidden: width of the radial networks.
-        tensor_product: "clebsch_gordan"; "so2", which is the same function by rotations into the edge frame, faster
-            from about `l_max` 5 on a CPU; or "gaunt", which lacks antisymmetric paths and has fewer weights (without
-            parity only).
+        tensor_product: "clebsch_gordan"; "cuequivariance", which is the same function by the fused CUDA kernels of
+            that library (`pip install 'scisci[cuda]'`), slower on a CPU; "so2", the same again by rotations into the
+            edge frame, faster from about `l_max` 5 on a CPU; or "gaunt", which lacks antisymmetric paths and has
+            fewer weights (without parity only).
         self_connection: "scaled", or "bilinear" in features and element as in the paper.
         vector_output: whether the last layer gives vectors too.
     """
