@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from scisci.models import registry
 from scisci.models.conformance.subject import Subject
 from scisci.models.conformance.systems import batch_of, molecules
+from scisci.models.flops import energy_flops, step_flops
 from scisci.models.potential import parameter_counts
 from scisci.symmetry.measure import as_dtype, symmetry_errors
 
@@ -20,8 +20,7 @@ from scisci.symmetry.measure import as_dtype, symmetry_errors
 class SizeRow:
     """One size: trainable parameters, and FLOPs per atom of ethanol.
 
-    `forward` is of the energy alone, `training` of a step on energies and gradient forces: forward, gradient, and the
-    backward pass through both. Counted are matrix products, two per multiply-add.
+    `forward` is of the energy alone, `training` of a step on energies and gradient forces; see `scisci.models.flops`.
     """
 
     size: str
@@ -41,13 +40,8 @@ def measure_sizes(name: str) -> list[SizeRow]:
     for size in registry.get(name).SIZES:
         options = registry.options(name, size)
         model = Subject(registry.get(name), options).potential()
-        with FlopCounterMode(display=False) as energy, torch.no_grad():
-            model.energies(model.geometry(batch))
-        with FlopCounterMode(display=False) as training:
-            outputs = model.train()(batch)
-            (outputs["interaction"].sum() + outputs["forces"].square().sum()).backward()
         atoms = len(batch.pos)
-        flops = energy.get_total_flops() / atoms, training.get_total_flops() / atoms
+        flops = energy_flops(model, batch) / atoms, step_flops(model, batch) / atoms
         rows.append(SizeRow(size, options, parameter_counts(model)[0], *flops))
     return rows
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from scisci.models.compiled import trace
 from scisci.models.conformance.subject import Outcome, Subject
 from scisci.models.conformance.systems import molecules
+from scisci.models.flops import energy_flops
 from scisci.models.potential import Geometry, Potential, parameter_counts
 
 NAMED_WITHIN = 1.33
@@ -72,16 +74,22 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 
 
 def sizes(subject: Subject) -> list[Outcome]:
-    """Sizes are named by their parameters, grow, and span two and a half decades."""
-    counts = {}
+    """Sizes are named by their parameters, grow in parameters and in work, and span two and a half decades."""
+    counts, flops, batch = {}, [], molecules(np.random.default_rng(8))
     for size, preset in subject.architecture.SIZES.items():  # type: ignore[attr-defined]
-        counts[size] = parameter_counts(Subject(subject.architecture, preset).potential())[0]
+        model = Subject(subject.architecture, preset).potential()
+        counts[size] = parameter_counts(model)[0]
+        flops.append(energy_flops(model, batch))
     named = [float(size.replace("k", "e3").replace("M", "e6")) for size in counts]
     off = max(max(count / name, name / count) for count, name in zip(counts.values(), named, strict=True))
     spanned = np.log10(max(counts.values()) / min(counts.values()))
-    falls = sum(b <= a for a, b in zip(list(counts.values())[:-1], list(counts.values())[1:], strict=True))
     return [
         Outcome("parameters against the size's name (ratio)", off, NAMED_WITHIN),
         Outcome(f"decades short of {DECADES:g}", max(0.0, DECADES - spanned), 0, f"spans {spanned:.2f}"),
-        Outcome("sizes that do not grow", falls, 0),
+        Outcome("sizes whose parameters do not grow", _not_above(list(counts.values())), 0),
+        Outcome("sizes whose FLOPs do not grow", _not_above(flops), 0),
     ]
+
+
+def _not_above(values: list[int]) -> int:
+    return sum(b <= a for a, b in pairwise(values))
