@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from scisci.contracts.errors import UserError
@@ -87,6 +88,8 @@ def show_checks(name: str, size: str | None, settings: list[str], forces: Any) -
     from scisci.models import registry
     from scisci.models.conformance import CHECKS, Subject
 
+    # A model of one's own mostly lies in the folder one works in, which an installed command does not search.
+    sys.path.insert(0, str(Path.cwd()))
     cls = registry.load(name)
     overrides = dict(_setting(text) for text in settings)
     options = registry.options(name, size or next(iter(cls.SIZES)), overrides)

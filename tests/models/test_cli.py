@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from scisci.contracts.errors import UserError
@@ -49,6 +52,16 @@ def test_check_passes_a_shipped_model_and_fails_a_broken_one_from_outside(capsys
         main(["check", f"{OUTSIDE}:NoEnvelope"])
     assert end.value.code == 1
     assert "cutoff" in capsys.readouterr().out
+
+
+def test_check_finds_a_model_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_models.py").write_text("from scisci.models.schnet import SchNet\n\nclass Mine(SchNet):\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    main(["check", "my_models:Mine"])
+    assert "rotation error" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
