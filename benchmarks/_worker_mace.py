@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ from benchmarks._worker import CUTOFF, ELEMENTS, NEIGHBORS, Model, serve
 torch.serialization.add_safe_globals([slice])
 
 from e3nn import o3  # noqa: E402
-from mace import data, modules, tools  # noqa: E402
+
+with contextlib.redirect_stdout(sys.stderr):  # the driver reads replies from stdout, and the package greets there
+    from mace import data, modules, tools
 
 
 def load(structures: list[Atoms]) -> tuple[Any, int]:
