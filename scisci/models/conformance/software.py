@@ -13,7 +13,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from scisci.models.compiled import trace
-from scisci.models.conformance.subject import Outcome, Subject
+from scisci.models.conformance.subject import Outcome, Subject, relative
 from scisci.models.conformance.systems import molecules
 from scisci.models.flops import energy_flops
 from scisci.models.potential import Geometry, Potential, parameter_counts
@@ -49,10 +49,10 @@ def tracing(subject: Subject) -> list[Outcome]:
         return [Outcome("traced against eager", float("inf"), None, f"cannot be traced: {error}".splitlines()[0])]
     expected = model.evaluate(Geometry(*other))
     return [
-        Outcome("outputs, traced against eager", _relative(_flat(found), _flat(expected)), 1e-9),
+        Outcome("outputs, traced against eager", relative(_flat(found), _flat(expected)), 1e-9),
         Outcome(
             "gradients of weights, traced against eager",
-            _relative(*(_weight_gradients(model, outputs) for outputs in (found, expected))),
+            relative(*(_weight_gradients(model, outputs) for outputs in (found, expected))),
             1e-9,
         ),
     ]
@@ -67,10 +67,6 @@ def _weight_gradients(model: Potential, outputs: Iterable[Tensor | None]) -> Ten
     loss = torch.stack([value.square().sum() for value in outputs if value is not None]).sum()
     weights = list(model.parameters())
     return _flat(torch.autograd.grad(loss, weights, materialize_grads=True))
-
-
-def _relative(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
 
 
 def sizes(subject: Subject) -> list[Outcome]:

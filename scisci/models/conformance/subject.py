@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from scisci.models.blocks.graph import Inputs
 from scisci.models.conformance.systems import ELEMENTS
@@ -70,3 +70,8 @@ class Outcome:
 
 
 Check = Callable[[Subject], list[Outcome]]
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Size of the difference over the size of what is expected."""
+    return float((found - expected).norm() / expected.norm())

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from scisci.models.blocks.graph import Graph, Inputs
-from scisci.models.conformance.subject import Outcome, Subject
+from scisci.models.conformance.subject import Outcome, Subject, relative
 from scisci.models.conformance.systems import batch_of, molecules
 from scisci.symmetry.actions import ACTIONS, random_rotations
 from scisci.symmetry.measure import symmetry_errors
@@ -55,13 +55,9 @@ def clouds(subject: Subject) -> list[Outcome]:
     rotation = random_rotations(1, rng)[0]
     for group, by in (("rotation", rotation), ("reflection", -rotation)):
         acted = backbone(graph(by))
-        error = _relative(acted.scalars, plain.scalars)
+        error = relative(acted.scalars, plain.scalars)
         if plain.vectors is not None:
-            error = max(error, _relative(acted.vectors, torch.einsum("ij,njc->nic", by, plain.vectors)))
+            error = max(error, relative(acted.vectors, torch.einsum("ij,njc->nic", by, plain.vectors)))
         claim = subject.symmetry[group]
         found.append(Outcome(f"{group} error", error, EXACT if claim == "exact" else None, f"claimed: {claim}"))
     return found
-
-
-def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
