@@ -12,7 +12,8 @@ from ase.io import iread
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from scisci.contracts.errors import UserError
-from scisci.data.samples import AtomsSample, problem
+from scisci.data.samples import AtomsSample
+from scisci.sources.frames import BadFrame, Frame, checked
 
 REQUIRED = ("energy", "forces")
 STRESS = ("stress", "virials", "virial")
@@ -89,7 +90,7 @@ def _sample(atoms: Atoms, labels: Mapping[str, Any], names: Mapping[str, str], w
     for label, name in names.items():
         if name not in labels:
             raise _missing(label, f"{name} as frame 0 has", labels, where)
-    sample = AtomsSample(
+    return AtomsSample(
         numbers=atoms.numbers,
         positions=atoms.positions,
         cell=np.asarray(atoms.cell),
@@ -98,13 +99,10 @@ def _sample(atoms: Atoms, labels: Mapping[str, Any], names: Mapping[str, str], w
         forces=labels[names["forces"]],
         stress=_stress(names["stress"], labels[names["stress"]], atoms, where) if "stress" in names else None,
     )
-    if wrong := problem(sample):
-        raise UserError(f"{where} cannot be used: {wrong}; correct the file")
-    return sample
 
 
-def read_extxyz(path: Path | str, keys: Mapping[str, str] | None = None) -> Iterator[tuple[AtomsSample, str]]:
-    """Stream (sample, group) pairs from an extended XYZ file; energies in eV, forces in eV/Å, stress in eV/Å³.
+def read_extxyz(path: Path | str, keys: Mapping[str, str] | None = None) -> Iterator[Frame | BadFrame]:
+    """Stream an extended XYZ file; energies in eV, forces in eV/Å, stress in eV/Å³.
 
     `keys` maps `energy`, `forces` and `stress` to the names they have in the file; without it, frame 0 decides
     between `REF_energy` with `REF_forces` and the plain names, and every frame must have the same, so levels of
@@ -124,6 +122,6 @@ def read_extxyz(path: Path | str, keys: Mapping[str, str] | None = None) -> Iter
                 f"{where} has a stress under {found[0]} where frame 0 has none; it has {', '.join(sorted(labels))};"
                 f" leave stress out with --key stress={NONE}"
             )
-        yield _sample(atoms, labels, names, where), _group(atoms)
+        yield checked(Frame(where, _sample(atoms, labels, names, where), _group(atoms)))
     if not names:
         raise UserError(f"{path} has no frames; give a file with at least one")

@@ -14,6 +14,7 @@ from scisci.cli_data import main
 from scisci.contracts.errors import UserError
 from scisci.data.store import Store
 from scisci.sources.extxyz import read_extxyz
+from scisci.sources.frames import BadFrame
 
 
 def frames(count: int = 12) -> list[Atoms]:
@@ -46,7 +47,7 @@ def test_labels_are_read_under_every_name(
 ) -> None:
     made = frames()
     write(tmp_path / "x.xyz", [renamed(a, energy, forces) if energy else a for a in made], format="extxyz")
-    read = [sample for sample, _ in read_extxyz(tmp_path / "x.xyz", keys)]
+    read = [frame.sample for frame in read_extxyz(tmp_path / "x.xyz", keys)]
     assert len(read) == len(made)
     for sample, atoms in zip(read, made, strict=True):
         np.testing.assert_allclose(sample.positions, atoms.positions, atol=1e-7)
@@ -73,8 +74,10 @@ def test_nan_label_names_the_frame(tmp_path: Path) -> None:
     atoms = renamed(frames(1)[0], "REF_energy", "REF_forces")
     atoms.info["REF_energy"] = float("nan")
     write(tmp_path / "x.xyz", [atoms], format="extxyz")
-    with pytest.raises(UserError, match=r"frame 0 .* energy is not finite"):
-        list(read_extxyz(tmp_path / "x.xyz"))
+    (bad,) = read_extxyz(tmp_path / "x.xyz")
+    assert isinstance(bad, BadFrame)
+    assert bad.where.startswith("frame 0 of")
+    assert bad.reason == "energy is not finite"
 
 
 @pytest.mark.parametrize("content", ["", "3\nProperties=species:S:1:pos:R:3\nH 0 0 0\n", "not xyz at all\n"])
@@ -107,7 +110,8 @@ def test_reference_labels_win_over_plain_ones_in_the_same_file(tmp_path: Path) -
     atoms = frames(1)[0]
     atoms.info["REF_energy"] = -7.0
     atoms.arrays["REF_forces"] = np.full((3, 3), 0.25)
-    ((sample, _),) = read_extxyz(write_frames(tmp_path / "x.xyz", [atoms]))
+    (frame,) = read_extxyz(write_frames(tmp_path / "x.xyz", [atoms]))
+    sample = frame.sample
     assert sample.energy == -7.0
     np.testing.assert_array_equal(sample.forces, 0.25)
 
@@ -117,7 +121,7 @@ def test_group_comes_from_the_frame_and_zero_is_a_group(tmp_path: Path) -> None:
     made[0].info["group"] = 0
     made[1].info["config_type"] = "bulk"
     made[2].arrays["group"] = np.arange(3)
-    groups = [group for _, group in read_extxyz(write_frames(tmp_path / "x.xyz", made))]
+    groups = [frame.group for frame in read_extxyz(write_frames(tmp_path / "x.xyz", made))]
     assert groups == ["0", "bulk", "H2O", "Cu4"]
 
 

@@ -1,0 +1,48 @@
+"""`scisci data generate`: run the simulator behind a data set."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from scisci.contracts.errors import UserError, unknown_name
+
+GENERATORS = {
+    "charged-nbody": "scisci.generate.charged_nbody:generate",
+    "xtb-molecules": "scisci.generate.xtb_molecules:generate",
+}
+GENERATOR_OPTIONS = ("train", "frames", "every", "clip")
+
+
+def add(commands: Any) -> None:
+    """Add the sub-command."""
+    sub = commands.add_parser("generate", help="run the simulator behind a data set")
+    sub.add_argument("name", metavar="NAME", help=f"one of: {', '.join(GENERATORS)}")
+    sub.add_argument("--out", type=Path, required=True, metavar="STORE", help="a new .h5 file")
+    sub.add_argument("--seed", type=int, default=20260)
+    nbody = sub.add_argument_group("charged-nbody")
+    nbody.add_argument("--train", type=int, metavar="N", help="training systems (default: 3000)")
+    nbody.add_argument("--frames", type=int, nargs=2, metavar="K", help="input and target frame (default: 30 40)")
+    nbody.add_argument("--every", type=int, metavar="STEPS", help="steps from frame to frame (default: 100)")
+    nbody.add_argument("--clip", choices=["component", "norm"], help="of forces above 100 (default: component)")
+    sub.set_defaults(action=generate)
+
+
+def _load(target: str) -> Any:
+    module, name = target.split(":")
+    return getattr(import_module(module), name)
+
+
+def generate(args: argparse.Namespace) -> None:
+    """Run the simulator behind a data set; an option that it does not have is refused."""
+    if args.name not in GENERATORS:
+        raise unknown_name("generated data set", args.name, GENERATORS)
+    simulator = _load(GENERATORS[args.name])
+    options = {name: value for name in GENERATOR_OPTIONS if (value := getattr(args, name)) is not None}
+    if foreign := [name for name in options if name not in signature(simulator).parameters]:
+        raise UserError(f"{args.name} has no option --{foreign[0]}; leave it out")
+    simulator(args.out, seed=args.seed, log=print, **options)
+    print(f"wrote {args.out}; 'scisci data info {args.out}' describes it")

@@ -1,0 +1,49 @@
+"""The formats that `scisci data import` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from scisci.contracts.errors import unknown_name
+from scisci.sources.frames import BadFrame, Frame
+
+
+class Reader(Protocol):
+    """Streams a file (or folder) of one format.
+
+    `keys` maps labels, such as `energy`, to the names they have in the file. A file that cannot be read, or lacks a
+    label, is a `UserError` that names file, frame and the keys found; a single frame that cannot be used is yielded as
+    a `BadFrame`, so that whoever reads decides. Nothing is dropped, nothing is unpickled.
+    """
+
+    def __call__(self, path: Path, keys: Mapping[str, str]) -> Iterator[Frame | BadFrame]: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """One format: the domain of its samples, its reader as "module:function", and a line for `--help`."""
+
+    domain: str
+    target: str
+    text: str
+
+    def reader(self) -> Reader:
+        """The function that reads the format."""
+        module, name = self.target.split(":")
+        return cast(Reader, getattr(import_module(module), name))
+
+
+SOURCES = {
+    "extxyz": Source("atoms", "scisci.sources.extxyz:read_extxyz", "extended XYZ (MACE's REF_ keys, or plain ones)"),
+}
+
+
+def source(name: str) -> Source:
+    """The format called `name`; an unknown one is a `UserError` with the closest names."""
+    if name not in SOURCES:
+        raise unknown_name("format", name, SOURCES)
+    return SOURCES[name]
