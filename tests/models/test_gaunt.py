@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scisci.contracts.errors import UserError
 from scisci.models.blocks.fourier import SphereTransform
-from scisci.models.blocks.gaunt import COLUMNS, GauntEdgeProduct, GauntTensorProduct
+from scisci.models.blocks.gaunt import BLOCK, GauntEdgeProduct, GauntTensorProduct
 from scisci.models.blocks.irreps import IrrepsLinear, PathWeights
 
 degrees = st.integers(0, 4)
@@ -206,7 +206,7 @@ def test_float32_is_as_accurate_as_float32_can_be() -> None:
     assert (single - double).norm() < 1e-6 * double.norm()
 
 
-@pytest.mark.parametrize("rows", [0, 1, COLUMNS // 64 + 3])
+@pytest.mark.parametrize("rows", [0, 1, BLOCK // (18 * 64) + 3])
 def test_blocks_of_rows_do_not_show(rows: int) -> None:
     product = GauntTensorProduct(1, 2, 2)
     x, y = randn(rows, 4, 64), randn(rows, 9, 1, seed=1)
@@ -217,7 +217,7 @@ def test_blocks_of_rows_do_not_show(rows: int) -> None:
 def test_a_compiler_traces_any_number_of_rows_once() -> None:
     product = GauntTensorProduct(1, 1, 1)
     compiled = torch.compile(product, backend="aot_eager", fullgraph=True, dynamic=True)
-    few, many = ([randn(rows, 4, 2), randn(rows, 4, 2, seed=1)] for rows in (5, 2 * COLUMNS))
+    few, many = ([randn(rows, 4, 2), randn(rows, 4, 2, seed=1)] for rows in (5, BLOCK // 8))
     torch.testing.assert_close(compiled(*few), product(*few))
     with torch.compiler.set_stance("fail_on_recompile"):
         torch.testing.assert_close(compiled(*many), product(*many))

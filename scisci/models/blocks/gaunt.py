@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from scisci.contracts.errors import UserError
 from scisci.models.blocks.fourier import SphereTransform, component_variances
 
-COLUMNS = 4096  # rows x channels multiplied at once on a CPU: their grid values stay in its caches
+BLOCK = 2**18  # values of a factor on the grid multiplied at once on a CPU: they stay in its second-level cache
 
 
 class GauntTensorProduct(nn.Module):
@@ -83,7 +83,8 @@ class GauntTensorProduct(nn.Module):
 
         if x.device.type != "cpu" or torch.compiler.is_compiling():  # these divide the work themselves
             return block(x, y)
-        rows = max(1, COLUMNS // x.shape[2])
+        points = len(out.azimuth) * out.synthesis.shape[1]
+        rows = max(1, BLOCK // (points * x.shape[2]))
         return torch.cat([block(*part) for part in zip(x.split(rows), y.split(rows), strict=True)])
 
 
