@@ -2,8 +2,9 @@
 
 A shard holds flat arrays (`items/<field>`: a row per atom or point; `samples/<field>`: a row per sample;
 `metadata/<column>`), CSR `offsets`, and a `group` per sample. The first shard also holds `groups` (names),
-`splits/<name>` (indices over all shards) and `references/<name>`. Chunks carry Fletcher-32 checksums, so altered
-bytes are found when they are read; the store's fingerprint is the sha256 over all content.
+`splits/<name>` (indices over all shards; the attribute `severity_column` names the metadata column that grades its
+shift sample by sample) and `references/<name>`. Chunks carry Fletcher-32 checksums, so altered bytes are found when
+they are read; the store's fingerprint is the sha256 over all content.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Split:
     size: int
     shift: str
     severity: float | None
+    severity_column: str | None
     disjoint: bool
     _store: Store
 
@@ -49,6 +51,12 @@ class Split:
     def indices(self, stop: int | None = None) -> np.ndarray:
         """The first `stop` indices of the split (all of them by default)."""
         return self._store.h5(0)[f"splits/{self.name}"][: self.size if stop is None else stop]
+
+    def severities(self, stop: int | None = None) -> np.ndarray:
+        """The severity of the shift of each of the first `stop` samples, in the order of `indices`."""
+        if self.severity_column is None:
+            raise UserError(f"split {self.name!r} has no severity per sample; make its splits with 'scisci data split'")
+        return self._store.metadata(self.severity_column)[self.indices(stop)]
 
 
 def fingerprint(shards: list[h5py.File]) -> str:
@@ -154,6 +162,7 @@ class Store:
                 len(node),
                 node.attrs["shift"],
                 None if severity is None else float(severity),
+                node.attrs.get("severity_column"),
                 bool(node.attrs["disjoint"]),
                 self,
             )

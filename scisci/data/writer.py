@@ -77,9 +77,7 @@ class StoreWriter:
         self, name: str, indices: np.ndarray, shift: str, severity: float | None = None, disjoint: bool = False
     ) -> None:
         """Name a split. `shift` says how it differs from `train`; `disjoint`: shares no group with `train`."""
-        attributes: dict[str, Any] = {"shift": shift, "disjoint": disjoint}
-        if severity is not None:
-            attributes["severity"] = severity
+        attributes: dict[str, Any] = {"shift": shift, "severity": severity, "disjoint": disjoint}
         self._splits[name] = (np.asarray(indices, dtype=np.int64), attributes)
 
     def reference(self, name: str, values: np.ndarray) -> None:
@@ -131,7 +129,7 @@ class StoreWriter:
         for name, (indices, attributes) in self._splits.items():
             if len(indices) and (indices.min() < 0 or indices.max() >= self._count):
                 raise UserError(f"split {name!r} names samples that the store does not have")
-            first.create_dataset(f"splits/{name}", data=indices, fletcher32=True).attrs.update(attributes)
+            write_split(first, name, indices, **attributes)
         for name, values in self._references.items():
             first.create_dataset(f"references/{name}", data=values)
         first.attrs["fingerprint"] = fingerprint(self._shards)
@@ -149,6 +147,12 @@ class StoreWriter:
                     source.rename(self.path)
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def write_split(first_shard: h5py.File, name: str, indices: np.ndarray, **attributes: Any) -> None:
+    """Write one split; of its attributes (`shift`, `severity`, ...) those that are `None` are left out."""
+    node = first_shard.create_dataset(f"splits/{name}", data=indices, fletcher32=True)
+    node.attrs.update({key: value for key, value in attributes.items() if value is not None})
 
 
 def _growing(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
