@@ -33,11 +33,11 @@ PER_POINT = ("numbers", "pos", "forces", "velocities", "masses", "charges", "tar
 PER_SYSTEM = ("energy", "stress", "cell", "pbc", "omega_m", "sigma_8", "group")
 
 
-def _tensor(name: str, array: np.ndarray) -> torch.Tensor:
+def _tensor(name: str, array: np.ndarray, dtype: type = np.float32) -> torch.Tensor:
     if array.dtype.kind in "iu":
         array = array.astype(np.int64)
     elif array.dtype.kind == "f":
-        array = array.astype(np.float64 if name in FLOAT64 else np.float32)
+        array = array.astype(np.float64 if name in FLOAT64 else dtype)
     return torch.from_numpy(array)
 
 
@@ -51,11 +51,14 @@ def _check_elements(numbers: np.ndarray | None, elements: frozenset[int]) -> Non
         )
 
 
-def graph_batch(ragged: Ragged, cutoff: float, elements: frozenset[int] | None = None) -> Batch:
+def graph_batch(
+    ragged: Ragged, cutoff: float, elements: frozenset[int] | None = None, dtype: type = np.float32
+) -> Batch:
     """Collate samples of any domain of points into one graph batch with neighbours within `cutoff`.
 
-    `cutoff` is in the domain's unit of length; `math.inf` joins all pairs of an isolated system. `elements`: the
-    atomic numbers a model knows; another one is a `UserError` that names it.
+    `cutoff` is in the domain's unit of length; `math.inf` joins all pairs of an isolated system, 0 none. `elements`:
+    the atomic numbers a model knows; another one is a `UserError` that names it. `dtype` is that of what the table
+    above has in float32.
     """
     if elements is not None:
         _check_elements(ragged.items.get("numbers"), elements)
@@ -65,7 +68,7 @@ def graph_batch(ragged: Ragged, cutoff: float, elements: frozenset[int] | None =
         columns["cell"] = columns["box"][:, :, None] * np.eye(3)
         columns["pbc"] = np.ones((len(ragged), 3), dtype=bool)
     edge_index, edge_shift = neighbors(columns["pos"], ragged.offsets, cutoff, columns.get("cell"), columns.get("pbc"))
-    tensors = {name: _tensor(name, columns[name]) for name in (*PER_POINT, *PER_SYSTEM) if name in columns}
+    tensors = {name: _tensor(name, columns[name], dtype) for name in (*PER_POINT, *PER_SYSTEM) if name in columns}
     counts = torch.from_numpy(ragged.lengths)
     edge_ptr = np.searchsorted(edge_index[1], ragged.offsets)
     return _assemble(
@@ -73,7 +76,7 @@ def graph_batch(ragged: Ragged, cutoff: float, elements: frozenset[int] | None =
         batch=torch.repeat_interleave(torch.arange(len(ragged)), counts),
         ptr=torch.from_numpy(ragged.offsets.astype(np.int64)),
         edge_index=torch.from_numpy(edge_index),
-        edge_shift=_tensor("edge_shift", edge_shift),
+        edge_shift=_tensor("edge_shift", edge_shift, dtype),
         edge_ptr=torch.from_numpy(edge_ptr.astype(np.int64)),
     )
 

@@ -25,13 +25,15 @@ def _pairs(points: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float)
 def neighbors(
     positions: np.ndarray, offsets: np.ndarray, cutoff: float, cells: np.ndarray | None, pbc: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Directed edges within `cutoff` for a batch of systems; all pairs of isolated systems if it is infinite.
+    """Directed edges within `cutoff` for a batch of systems; all pairs of isolated systems if it is infinite, none if 0.
 
     `positions` [N, 3] are all systems' atoms or points in a row, `offsets` [B + 1] where each begins; `cells`
     [B, 3, 3] and `pbc` [B, 3] are `None` for isolated systems. Returns `edge_index` [2, E] (sender, receiver; sorted
     by receiver, then sender) and `edge_shift` [E, 3]: the edge vector is
     positions[sender] + edge_shift - positions[receiver].
     """
+    if cutoff == 0:
+        return np.zeros((2, 0), dtype=np.int64), np.zeros((0, 3))
     positions = positions.astype(np.float64)
     lengths = np.diff(offsets)
     isolated = pbc is None or cells is None or not pbc.any()

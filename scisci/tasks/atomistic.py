@@ -50,7 +50,7 @@ class AtomisticTask(Task):
     errors = staticmethod(potential_errors)
     headline = "force_mae"
     compared = POTENTIAL
-    predicted: ClassVar[dict[str, str]] = {"energy": "system", "forces": "point"}
+    predicted: ClassVar[dict[str, str]] = {"energy": "system", "forces": "point", "stress": "system"}
 
     model: Potential
 

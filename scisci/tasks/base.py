@@ -46,7 +46,7 @@ class Task(L.LightningModule):
     compared: ClassVar[Mapping[str, str]]
     """Quantities whose symmetry errors are measured → outputs of the model."""
     predicted: ClassVar[Mapping[str, str]]
-    """Outputs that `predict` writes → "system" or "point"."""
+    """Outputs that `predict` writes, where the model gives them → "system" or "point"."""
 
     model: nn.Module
     statistics: Any
@@ -200,7 +200,7 @@ class Task(L.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """What is predicted, and where each system's points begin."""
         outputs = self.model(batch)
-        return {name: outputs[name] for name in self.predicted} | {"ptr": batch.ptr}
+        return {name: outputs[name] for name in self.predicted if name in outputs} | {"ptr": batch.ptr}
 
     def configure_optimizers(self) -> Any:
         """AdamW with the schedule over all steps of the trainer."""

@@ -77,13 +77,24 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     return checkpoint
 
 
-def load_task(folder: Path | str) -> Task:
-    """Rebuild a trained task from a run directory; `UserError` if the directory holds no model."""
-    folder = Path(folder)
+def load_task(path: Path | str) -> Task:
+    """Rebuild a trained task from a run directory, one of its model files or a training checkpoint.
+
+    `UserError` where there is no model of ours.
+    """
+    path = Path(path)
+    if path.suffix == ".ckpt":
+        checkpoint = read_checkpoint(path)
+        options = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
+        task: Task = task_named(checkpoint.get("task", "atomistic"))(**options)
+        task.on_load_checkpoint(checkpoint)
+        task.load_state_dict(checkpoint["state_dict"])
+        return task.eval()
+    folder = path.parent if path.name in ("model.safetensors", "model.json") else path
     description = _description(folder)
     return restore(task_named(description["task"])(**description["hyperparameters"]), folder)
 
 
-def load_model(folder: Path | str) -> nn.Module:
-    """The trained model of a run directory, ready to predict."""
-    return load_task(folder).model
+def load_model(path: Path | str) -> nn.Module:
+    """The trained model of a run directory (or of what else `load_task` takes), ready to predict."""
+    return load_task(path).model

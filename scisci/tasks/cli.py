@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -19,7 +18,6 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import digest, write_text
-from scisci.contracts.metrics import metric
 from scisci.contracts.run import Recipe
 from scisci.data.library import domain_of
 from scisci.data.module import StoreDataModule
@@ -28,8 +26,9 @@ from scisci.tasks.arguments import allow_imports, dataset_named, one_sentence, t
 from scisci.tasks.base import Task
 from scisci.tasks.checkpoints import read_checkpoint, restore
 from scisci.tasks.domains import task_for
-from scisci.tasks.predictions import write_predictions
+from scisci.tasks.predictions import writing_predictions
 from scisci.tasks.run import TRAINER_DEFAULTS, Curve, accelerator, best_checkpoint, conclude, quiet
+from scisci.tasks.tables import show_errors
 
 
 def new_run_folder(root: Path, name: str) -> Path:
@@ -184,32 +183,23 @@ class CLI(LightningCLI):
         data: StoreDataModule = self.datamodule
         splits = data.test_splits
         for split, batches in zip(splits, outputs if len(splits) > 1 else [outputs], strict=True):
-            parts: dict[str, dict[str, np.ndarray]] = {"system": {}, "point": {}}
-            for name, per in self.model.predicted.items():
-                parts[per][name] = torch.cat([out[name] for out in batches]).cpu().numpy()
-            lengths = torch.cat([out["ptr"].diff() for out in batches]).cpu().numpy()
-            ids = data.store.split(split).indices(data.test_samples)
-            path = folder / f"{split}.h5"
-            write_predictions(path, data.store.fingerprint, split, ids, lengths, parts["system"], parts["point"])
+            ids, path = data.store.split(split).indices(data.test_samples), folder / f"{split}.h5"
+            with writing_predictions(path, data.store.fingerprint, split) as writer:
+                for out in batches:
+                    lengths = out.pop("ptr").diff().cpu().numpy()
+                    parts: dict[str, dict[str, np.ndarray]] = {"system": {}, "point": {}}
+                    for name, values in out.items():
+                        parts[self.model.predicted[name]][name] = values.cpu().numpy()
+                    writer.append(ids[: len(lengths)], lengths, parts["system"], parts["point"])
+                    ids = ids[len(lengths) :]
             print(f"wrote {path}")
 
 
 def show(task: Task) -> None:
-    """Print the test results, a row per split."""
-    from rich.console import Console
-    from rich.table import Table
-
-    names = list(next(iter(task.test_results.values())))
-    # Of the symmetry errors, the one of rotations that shows most.
+    """Print the test results; of the symmetry errors, the one of rotations that shows most."""
     shown = f"symmetry_rotation_{list(task.compared)[-1]}"
-    plain = [name for name in names if not name.startswith("symmetry") or name == shown]
-    table = Table(title="error ± standard error over samples")
-    table.add_column("split")
-    for name in plain:
-        table.add_column(metric(name).title, justify="right")
-    for split, metrics in task.test_results.items():
-        table.add_row(split, *(f"{metrics[n].value:.4g} ± {metrics[n].se or 0:.1g}" for n in plain))
-    Console().print(table)
+    names = next(iter(task.test_results.values()))
+    show_errors(task.test_results, [name for name in names if not name.startswith("symmetry") or name == shown])
 
 
 def main(argv: list[str]) -> None:

@@ -1,8 +1,9 @@
-"""The predictions file: what a model says of every sample of a split, written by `predict` and read by scoring."""
+"""The predictions file: what a model says of every sample of a split, written by `predict` and `evaluate`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -13,28 +14,50 @@ from scisci.contracts.files import atomic_path
 SCHEMA_VERSION = 1
 
 
-def write_predictions(
-    path: Path,
-    fingerprint: str,
-    split: str,
-    ids: np.ndarray,
-    lengths: np.ndarray,
-    per_system: Mapping[str, np.ndarray],
-    per_point: Mapping[str, np.ndarray],
-) -> None:
-    """Write one split's predictions.
+class PredictionsWriter:
+    """Appends predictions batch by batch, so that memory does not grow with the split."""
 
-    `ids` [n] are sample indices of the store with this `fingerprint`, `lengths` [n] how many points each has.
-    `per_system`: one value per sample (`energy` eV). `per_point`: a row per point, samples one after the other
-    (`forces` [sum of lengths, 3] eV/Å; `positions` [.., 3]), with CSR `offsets` [n + 1].
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        self._extend("offsets", np.zeros(1, dtype=np.int64))
+
+    def append(
+        self,
+        ids: np.ndarray,
+        lengths: np.ndarray,
+        per_system: Mapping[str, np.ndarray],
+        per_point: Mapping[str, np.ndarray],
+    ) -> None:
+        """Add samples: their `ids` [n] in the store, how many points each has, and what was predicted of them.
+
+        `per_system`: a row per sample (`energy` [n] eV; `stress` [n, 3, 3] eV/Å³, NaN where a sample has none).
+        `per_point`: a row per point, samples one after the other (`forces` [sum of lengths, 3] eV/Å; `positions`).
+        """
+        self._extend("ids", ids.astype(np.int64))
+        self._extend("offsets", self._file["offsets"][-1] + np.cumsum(lengths, dtype=np.int64))
+        for name, values in per_system.items():
+            assert len(values) == len(ids)
+            self._extend(name, values.astype(np.float64))
+        for name, values in per_point.items():
+            assert len(values) == lengths.sum()
+            self._extend(name, values.astype(np.float32))
+
+    def _extend(self, name: str, values: np.ndarray) -> None:
+        if name not in self._file:
+            shape = (0, *values.shape[1:])
+            self._file.create_dataset(name, shape, values.dtype, maxshape=(None, *shape[1:]), chunks=(4096, *shape[1:]))
+        node, start = self._file[name], len(self._file[name])
+        node.resize(start + len(values), axis=0)
+        node[start:] = values
+
+
+@contextmanager
+def writing_predictions(path: Path, fingerprint: str, split: str, **attributes: str) -> Iterator[PredictionsWriter]:
+    """Write the predictions for a split of the store with this `fingerprint`; nothing is there until all of it is.
+
+    The file holds `ids` [n], CSR `offsets` [n + 1] into what is per point, and an array per quantity.
     """
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update(format="scisci-predictions", schema_version=SCHEMA_VERSION)
-        file.attrs.update(fingerprint=fingerprint, split=split)
-        file["ids"] = ids.astype(np.int64)
-        file["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        for name, values in per_system.items():
-            file[name] = values.astype(np.float64)
-        for name, values in per_point.items():
-            assert len(values) == lengths.sum()
-            file[name] = values.astype(np.float32)
+        file.attrs.update(fingerprint=fingerprint, split=split, **attributes)
+        yield PredictionsWriter(file)
