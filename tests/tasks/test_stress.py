@@ -6,46 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase.build import bulk
-from ase.calculators.emt import EMT
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import EvaluationSpec, OptimizationSpec, RunSpec
 from scisci.data.library import open_dataset
-from scisci.data.samples import AtomsSample
-from scisci.data.writer import StoreWriter
 from scisci.tasks.run import execute
 from scisci.tasks.version import code_version
-
-
-@pytest.fixture(scope="module")
-def crystals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of strained and rattled copper, with the effective-medium theory of ASE."""
-    path, rng = tmp_path_factory.mktemp("crystals") / "copper.h5", np.random.default_rng(0)
-    energies = []
-    with StoreWriter(path, "atoms") as writer:
-        for k in range(96):
-            atoms = bulk("Cu", "fcc", a=3.6, cubic=True)
-            atoms.set_cell(atoms.cell @ (np.eye(3) + rng.normal(scale=0.02, size=(3, 3))), scale_atoms=True)
-            atoms.positions += rng.normal(scale=0.05, size=(4, 3))
-            atoms.calc = EMT()
-            energies.append(atoms.get_potential_energy() / 4)
-            sample = AtomsSample(
-                atoms.numbers,
-                atoms.positions,
-                np.asarray(atoms.cell),
-                atoms.pbc,
-                atoms.get_potential_energy(),
-                atoms.get_forces(),
-                atoms.get_stress(voigt=False),
-            )
-            writer.append(sample, f"cell {k}")
-        for name, rows in {"train": range(64), "val": range(64, 80), "test": range(80, 96)}.items():
-            writer.split(name, np.array(rows), "none", disjoint=name != "train")
-        references = np.full(119, np.nan)
-        references[29] = np.mean(energies)
-        writer.reference("energy", references)
-    return path
 
 
 def spec(store: Path, stress_weight: float) -> RunSpec:
