@@ -17,6 +17,8 @@ from scisci.contracts.errors import unknown_name
 
 HEAVIEST = 118
 COINCIDENT = 1e-3
+# Up to this many atoms, comparing all pairs is quicker than building a tree.
+ALL_PAIRS = 32
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,14 @@ def _coincident(positions: np.ndarray, cell: np.ndarray, periodic: np.ndarray) -
     """Two atoms in the same place, periodic images included; near-linear in the number of atoms."""
     if len(positions) < 2:
         return None
+    if len(positions) <= ALL_PAIRS:
+        apart = positions[:, None] - positions
+        if periodic.any():
+            apart = apart @ np.linalg.inv(cell)
+            apart[..., periodic] -= np.rint(apart[..., periodic])
+            apart = apart @ cell
+        near = np.argwhere(np.triu((apart * apart).sum(axis=2) < COINCIDENT**2, 1))
+        return (int(near[0, 0]), int(near[0, 1])) if len(near) else None
     inverse = np.linalg.inv(cell)
     fractional = positions @ inverse
     # The remainder of a tiny negative number rounds to 1, which a periodic tree refuses.

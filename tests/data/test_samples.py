@@ -81,15 +81,19 @@ def test_large_crystal_and_its_duplicated_face() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000), pbc=st.tuples(st.booleans(), st.booleans(), st.booleans()))
-def test_verdict_is_that_of_all_minimum_image_distances(seed: int, pbc: tuple[bool, bool, bool]) -> None:
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.sampled_from([5, 40]),
+    pbc=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+)
+def test_verdict_is_that_of_all_minimum_image_distances(seed: int, count: int, pbc: tuple[bool, bool, bool]) -> None:
     rng = np.random.default_rng(seed)
     cell = np.diag(rng.uniform(3, 6, 3)) + rng.normal(scale=0.5, size=(3, 3))
-    positions = rng.uniform(-9, 9, (5, 3))
+    positions = rng.uniform(-9, 9, (count, 3))
     images = rng.integers(-2, 3, 3) * np.array(pbc)
     positions[4] = positions[1] + images @ cell + rng.normal(size=3) * rng.choice([0.0, 2e-4, 6e-4, 2e-3])
-    atoms = Atoms(numbers=np.ones(5), positions=positions, cell=cell, pbc=pbc)
-    distances = atoms.get_all_distances(mic=True)[np.triu_indices(5, 1)]
+    atoms = Atoms(numbers=np.ones(count), positions=positions, cell=cell, pbc=pbc)
+    distances = atoms.get_all_distances(mic=True)[np.triu_indices(count, 1)]
     found = problem(AtomsSample(atoms.numbers, positions, cell, np.array(pbc)))
     assert (found is not None) == bool(distances.min() < 1e-3)
 
