@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
 
+from scisci.contracts.errors import UserError
 from scisci.data.samples import Sample, problem
+
+T = TypeVar("T")
+# What libraries raise where a file's content is not what its format says.
+DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,39 @@ class BadFrame:
     reason: str
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Frames whose number is known before they are read, so that progress can be shown."""
+
+    frames: Iterator[Frame | BadFrame]
+    total: int
+
+    def __iter__(self) -> Iterator[Frame | BadFrame]:
+        return self.frames
+
+    def __length_hint__(self) -> int:
+        return self.total
+
+
 def checked(frame: Frame) -> Frame | BadFrame:
     """The frame, or what is wrong with its sample."""
     reason = problem(frame.sample)
     return frame if reason is None else BadFrame(frame.where, reason)
+
+
+def undamaged(items: Iterator[T], path: Path | str, kind: str) -> Iterator[T]:
+    """The items of a file; what a library raises where the file is damaged becomes a `UserError` that says where.
+
+    `kind` names the items ("row", "frame"). A file without any is a `UserError` too.
+    """
+    for number in count():
+        try:
+            item = next(items)
+        except StopIteration:
+            if not number:
+                raise UserError(f"{path} has no {kind}s; give a file with at least one") from None
+            return
+        except DAMAGE as error:
+            reason = str(error) or type(error).__name__
+            raise UserError(f"{kind} {number} of {path} cannot be read ({reason}); get the file again") from error
+        yield item

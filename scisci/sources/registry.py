@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -17,10 +17,11 @@ class Reader(Protocol):
 
     `keys` maps labels, such as `energy`, to the names they have in the file. A file that cannot be read, or lacks a
     label, is a `UserError` that names file, frame and the keys found; a single frame that cannot be used is yielded as
-    a `BadFrame`, so that whoever reads decides. Nothing is dropped, nothing is unpickled.
+    a `BadFrame`, so that whoever reads decides. Nothing is dropped, nothing is unpickled. A reader that knows the
+    number of frames beforehand returns them as `Counted`.
     """
 
-    def __call__(self, path: Path, keys: Mapping[str, str]) -> Iterator[Frame | BadFrame]: ...
+    def __call__(self, path: Path, keys: Mapping[str, str]) -> Iterable[Frame | BadFrame]: ...
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Source:
     domain: str
     target: str
     text: str
+    folder: bool = False
+    """Can be a folder instead of a file."""
 
     def reader(self) -> Reader:
         """The function that reads the format."""
@@ -39,6 +42,8 @@ class Source:
 
 SOURCES = {
     "extxyz": Source("atoms", "scisci.sources.extxyz:read_extxyz", "extended XYZ (MACE's REF_ keys, or plain ones)"),
+    "ase-db": Source("atoms", "scisci.sources.ase_db:read_ase_db", "ASE database (.db or .json)"),
+    "ase-traj": Source("atoms", "scisci.sources.trajectory:read_trajectory", "ASE trajectory (.traj)"),
 }
 
 

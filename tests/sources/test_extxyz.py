@@ -96,7 +96,7 @@ def test_levels_of_theory_are_never_mixed(tmp_path: Path) -> None:
     made = frames(10)
     mixed = [renamed(a, "REF_energy", "REF_forces") for a in made[:5]] + made[5:]
     with pytest.raises(
-        UserError, match=r"frame 5 of .* no energy under REF_energy as frame 0 has; it has energy, forc"
+        UserError, match=r"frame 5 of .* no energy under REF_energy as the first frame has; it has energy, forc"
     ):
         list(read_extxyz(write_frames(tmp_path / "x.xyz", mixed)))
     crossed = made[0].copy()
@@ -145,7 +145,7 @@ def test_stress_is_tensile_positive_under_every_name(tmp_path: Path, name: str) 
             made.append(renamed(atoms, "REF_energy", "REF_forces"))
             made[-1].info[name] = label
     keys = {"stress": "sigma"} if name == "sigma" else {}
-    stretched, squeezed = (s for s, _ in read_extxyz(write_frames(tmp_path / "x.xyz", made), keys))
+    stretched, squeezed = (f.sample for f in read_extxyz(write_frames(tmp_path / "x.xyz", made), keys))
     assert stretched.stress is not None
     assert squeezed.stress is not None
     assert np.trace(stretched.stress) > 0 > np.trace(squeezed.stress)
@@ -164,13 +164,13 @@ def test_stress_of_some_frames_only_is_refused_or_left_out(tmp_path: Path) -> No
     first, second = (renamed(strained(f), "REF_energy", "REF_forces") for f in (1.03, 0.97))
     second.info["REF_stress"] = np.eye(3)
     for made, message in (
-        ([first, second], r"frame 1 .* has a stress under REF_stress where frame 0 has none"),
-        ([second, first], r"frame 1 .* has no stress under REF_stress as frame 0 has"),
+        ([first, second], r"frame 1 .* has a stress under REF_stress where the first frame has none"),
+        ([second, first], r"frame 1 .* has no stress under REF_stress as the first frame has"),
     ):
         path = write_frames(tmp_path / "x.xyz", made)
         with pytest.raises(UserError, match=message):
             list(read_extxyz(path))
-        assert all(sample.stress is None for sample, _ in read_extxyz(path, {"stress": "none"}))
+        assert all(frame.sample.stress is None for frame in read_extxyz(path, {"stress": "none"}))
 
 
 def test_import_writes_a_store_with_splits_and_references(tmp_path: Path) -> None:
