@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 from array import array
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from scisci.cli_data.options import add_splits, fractions, pairs
 from scisci.contracts.errors import UserError
 from scisci.sources.registry import SOURCES, source
-
-T = TypeVar("T")
-DEFAULT_SPLITS = ["train=0.8", "val=0.1", "test=0.1"]
 
 
 def add(commands: Any) -> None:
@@ -28,17 +25,7 @@ def add(commands: Any) -> None:
     sub.add_argument("--format", required=True, metavar="NAME", help="one of those below")
     sub.add_argument("--out", type=Path, required=True, metavar="STORE", help="a new .h5 file, or a folder for shards")
     sub.add_argument("--key", action="append", default=[], metavar="LABEL=NAME", help="name of a label in the file")
-    sub.add_argument(
-        "--split",
-        action="extend",
-        nargs="+",
-        metavar="NAME=FRACTION",
-        help=f"splits to draw (default: {' '.join(DEFAULT_SPLITS)})",
-    )
-    sub.add_argument(
-        "--split-by", choices=["sample", "group"], default="sample", help="what is drawn (default: sample)"
-    )
-    sub.add_argument("--seed", type=int, default=0)
+    add_splits(sub)
     sub.set_defaults(action=import_file)
 
 
@@ -54,10 +41,10 @@ def import_file(args: argparse.Namespace) -> None:
     from scisci.sources.frames import BadFrame
 
     chosen = source(args.format)
-    fractions = _fractions(args.split or DEFAULT_SPLITS)
+    shares = fractions(args.split)
     if not args.path.is_file():
         raise UserError(f"{args.path} does not exist; give the file to import")
-    frames = chosen.reader()(args.path, _pairs(args.key, "--key", str))
+    frames = chosen.reader()(args.path, pairs(args.key, "--key", str))
     log, groups, seen = CompositionLog(), array("i"), dict[str, int]()
     with StoreWriter(args.out, chosen.domain) as writer:
         for frame in track(frames, description=f"reading {args.path.name}", transient=True):
@@ -69,9 +56,9 @@ def import_file(args: argparse.Namespace) -> None:
                 log.add(frame.sample.numbers, frame.sample.energy)
         by_group = args.split_by == "group"
         parts = (
-            group_split(np.array(groups), fractions, args.seed)
+            group_split(np.array(groups), shares, args.seed)
             if by_group
-            else random_split(len(groups), fractions, args.seed)
+            else random_split(len(groups), shares, args.seed)
         )
         for name, indices in parts.items():
             shift = "none: whole groups drawn at random" if by_group else "none: drawn at random"
@@ -81,30 +68,3 @@ def import_file(args: argparse.Namespace) -> None:
     print(f"wrote {args.out}: {len(groups):,} samples; 'scisci data info {args.out}' describes it")
     if strange := sorted(z for z in log.elements if np.isnan(references[z])):
         print(f"mind: atomic numbers {strange} are not in 'train', so no model trained on it can be used on them")
-
-
-def _fractions(entries: list[str]) -> dict[str, float]:
-    from scisci.data.splits import check_fractions
-
-    fractions = _pairs(entries, "--split", float)
-    check_fractions(fractions)
-    if "train" not in fractions:
-        raise UserError(
-            f"--split {' '.join(entries)} has no split named train, which training needs; add train=FRACTION"
-        )
-    return fractions
-
-
-def _pairs(entries: list[str], option: str, kind: Callable[[str], T]) -> dict[str, T]:
-    pairs: dict[str, T] = {}
-    for entry in entries:
-        name, _, value = entry.partition("=")
-        if not (name and value):
-            raise UserError(f"{option} {entry} is not understood; write it as NAME=VALUE")
-        if name in pairs:
-            raise UserError(f"{option} names {name} twice; give it once")
-        try:
-            pairs[name] = kind(value)
-        except ValueError as error:
-            raise UserError(f"{option} {entry} is not understood; write it as NAME=VALUE") from error
-    return pairs
