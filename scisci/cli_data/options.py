@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from scisci.contracts.errors import UserError
+
+if TYPE_CHECKING:
+    from scisci.sources.packing import BadFrames, Packed
 
 T = TypeVar("T")
 DEFAULT_SPLITS = ["train=0.8", "val=0.1", "test=0.1"]
@@ -55,3 +58,14 @@ def pairs(entries: list[str], option: str, kind: Callable[[str], T]) -> dict[str
         except ValueError as error:
             raise UserError(f"{option} {entry} is not understood; write it as NAME=VALUE") from error
     return found
+
+
+def report(bad: BadFrames, packed: Packed) -> None:
+    """Say what was skipped, and which elements a model cannot learn from `train`."""
+    if bad.count:
+        print(bad.report())
+    if packed.strange:
+        print(
+            f"mind: atomic numbers {list(packed.strange)} are not in 'train', so no model trained on it can be used on"
+            " them"
+        )
