@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 
 def ragged_positions(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Flat positions of the concatenated ranges [start, start + length), without a Python loop."""
-    shift = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-    return np.arange(lengths.sum()) + shift
+    stops = np.cumsum(lengths)
+    return np.arange(stops[-1] if len(stops) else 0) + np.repeat(starts - stops + lengths, lengths)
+
+
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """[n + 1] where each of `n` samples of these lengths begins, one after the other."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """[n] rows of each sample."""
         return np.diff(self.offsets)
@@ -42,8 +50,9 @@ class Ragged:
         indices = np.asarray(indices, dtype=np.int64)
         lengths = self.lengths[indices]
         rows = ragged_positions(self.offsets[indices], lengths)
+        # `take` is several times faster than indexing.
         return Ragged(
-            offsets=np.concatenate([[0], np.cumsum(lengths)]),
-            items={name: array[rows] for name, array in self.items.items()},
-            samples={name: array[indices] for name, array in self.samples.items()},
+            offsets=offsets_of(lengths),
+            items={name: array.take(rows, axis=0) for name, array in self.items.items()},
+            samples={name: array.take(indices, axis=0) for name, array in self.samples.items()},
         )
