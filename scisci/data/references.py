@@ -21,13 +21,19 @@ class ReferenceFit:
 
     def add(self, numbers: np.ndarray, energy: float) -> None:
         """Add one sample: atomic numbers [N] and its energy in eV."""
-        self.add_alike(numbers, np.array([energy]))
+        self.add_alike(numbers, 1, energy)
 
-    def add_alike(self, numbers: np.ndarray, energies: np.ndarray) -> None:
-        """Add samples of one composition: atomic numbers [N] of each, and the energies [n] of all, in eV."""
+    def add_alike(self, numbers: np.ndarray, samples: int, energy: float) -> None:
+        """Add `samples` of one composition: atomic numbers [N] of each, and the sum of their energies in eV."""
         composition = np.bincount(numbers, minlength=ELEMENTS).astype(np.float64)
-        self._gram += len(energies) * np.outer(composition, composition)
-        self._moment += energies.sum() * composition
+        self._gram += samples * np.outer(composition, composition)
+        self._moment += energy * composition
+
+    def add_counts(self, counts: np.ndarray, energies: np.ndarray) -> None:
+        """Add samples by how many atoms of each element they have: [n, 119], and energies [n] in eV."""
+        counts = counts.astype(np.float64)
+        self._gram += counts.T @ counts
+        self._moment += energies @ counts
 
     def solve(self) -> np.ndarray:
         """[119] eV per element, NaN for elements that did not occur; the shortest solution where not unique."""
@@ -56,11 +62,11 @@ class CompositionLog:
 
     def fit(self, indices: np.ndarray) -> np.ndarray:
         """Per-element references [119], eV, of the samples at `indices` alone."""
-        kind, energy = np.array(self._kind)[indices], np.array(self._energy)[indices]
-        order = np.argsort(kind, kind="stable")
-        compositions, fit = list(self._kinds), ReferenceFit()
-        for alike in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
-            fit.add_alike(np.frombuffer(compositions[kind[alike[0]]], dtype=np.uint8), energy[alike])
+        kind, energy = np.frombuffer(self._kind, "i")[indices], np.frombuffer(self._energy)[indices]
+        samples, energies = np.bincount(kind), np.bincount(kind, weights=energy)
+        fit = ReferenceFit()
+        for composition, count, total in zip(self._kinds, samples, energies, strict=False):
+            fit.add_alike(np.frombuffer(composition, dtype=np.uint8), count, total)
         return fit.solve()
 
     @property

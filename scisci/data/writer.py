@@ -17,17 +17,21 @@ from scisci.contracts.files import creating
 from scisci.data.samples import Field, Sample, layout, problem
 from scisci.data.store import SCHEMA_VERSION, fingerprint
 
+# Samples are written out once so many are waiting, or so many of their atoms or points.
 BUFFER = 4096
+BUFFERED_ITEMS = 2**17
 
 
 class StoreWriter:
     """Append samples, then name splits; leaving the `with` block puts the finished store in place.
 
     `path` ending in `.h5` becomes one file, anything else a folder of shards with at most `shard_samples` samples
-    each. All samples of a store carry the same fields. `UserError` for a sample that is not fit, with its index.
+    each. All samples of a store carry the same fields. `UserError` for a sample that is not fit, with its index;
+    `checked` says that the samples come from a source that found them fit. Memory: every group name once, the samples
+    of one buffer, and the splits.
     """
 
-    def __init__(self, path: Path | str, domain: str, shard_samples: int = 1_000_000) -> None:
+    def __init__(self, path: Path | str, domain: str, shard_samples: int = 1_000_000, checked: bool = False) -> None:
         self.path = Path(path)
         self.domain = domain
         self.layout = layout(domain)
@@ -39,7 +43,9 @@ class StoreWriter:
         self._metadata: list[str] = []
         self._groups: dict[str, int] = {}
         self._pending: list[tuple[Sample, int, Mapping[str, Any]]] = []
+        self._pending_items = 0
         self._count = 0
+        self._checked = checked
         self._splits: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
         self._references: dict[str, np.ndarray] = {}
 
@@ -56,8 +62,8 @@ class StoreWriter:
 
     def append(self, sample: Sample, group: str, **metadata: Any) -> int:
         """Add one sample; returns its index. `metadata` columns are numbers or short strings."""
-        index = self._count + len(self._pending)
-        if wrong := problem(sample):
+        index = len(self)
+        if not self._checked and (wrong := problem(sample)):
             raise UserError(f"sample {index} cannot be stored: {wrong}; correct or leave out that frame")
         present = [f for f in self.layout if getattr(sample, f.name) is not None]
         if self._fields is None:
@@ -69,9 +75,18 @@ class StoreWriter:
                 " a store needs the same fields in all samples"
             )
         self._pending.append((sample, self._groups.setdefault(group, len(self._groups)), metadata))
-        if len(self._pending) == BUFFER:
+        self._pending_items += len(sample.positions)
+        if len(self._pending) == BUFFER or self._pending_items >= BUFFERED_ITEMS:
             self._flush()
         return index
+
+    def __len__(self) -> int:
+        return self._count + len(self._pending)
+
+    def sample_groups(self) -> np.ndarray:
+        """[n] number of the group of every sample so far."""
+        self._flush()
+        return np.concatenate([shard["samples/group"][...] for shard in self._shards])
 
     def split(
         self, name: str, indices: np.ndarray, shift: str, severity: float | None = None, disjoint: bool = False
@@ -93,6 +108,7 @@ class StoreWriter:
             take, self._pending = self._pending[:room], self._pending[room:]
             self._write(self._shards[-1], take)
             self._count += len(take)
+        self._pending_items = 0
 
     def _new_shard(self) -> h5py.File:
         file = h5py.File(self._temporary / f"shard-{len(self._shards):05d}.h5", "w", track_order=False)
