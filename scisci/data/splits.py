@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from scisci.contracts.errors import UserError
 from scisci.data.store import Store
+
+
+@dataclass(frozen=True)
+class Part:
+    """The samples of one split, in order, and how they differ from `train`."""
+
+    indices: np.ndarray
+    shift: str
+    severity: float | None = None
+    """the mean over its samples, in the shift's unit"""
+    severity_column: str | None = None
+    """metadata column with the severity of every sample"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The splits of a store to be, and the metadata columns [n] that they refer to."""
+
+    parts: dict[str, Part]
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def check_fractions(fractions: Mapping[str, float]) -> None:
@@ -40,6 +61,27 @@ def group_split(groups: np.ndarray, fractions: Mapping[str, float], seed: int = 
     return {
         split: rng.permutation(np.flatnonzero(np.isin(groups, names[members]))) for split, members in chosen.items()
     }
+
+
+def drawn(
+    plan: Plan, fractions: Mapping[str, float], seed: int = 0, groups: np.ndarray | None = None, origin: str = "train"
+) -> Plan:
+    """The plan with its split `origin` divided at random into those of `fractions`, by whole groups if given [n]."""
+    source = plan.parts[origin]
+    rest = {name: part for name, part in plan.parts.items() if name != origin}
+    if taken := sorted(rest.keys() & fractions.keys()):
+        raise UserError(f"the split {taken[0]!r} is there already; leave it out of the splits to draw")
+    if groups is None:
+        chosen = random_split(len(source.indices), fractions, seed)
+    else:
+        chosen = group_split(groups[source.indices], fractions, seed)
+    column = plan.columns.get(source.severity_column or "")
+    parts = {}
+    for name, members in chosen.items():
+        indices = source.indices[members]
+        severity = source.severity if column is None else float(column[indices].mean())
+        parts[name] = Part(indices, source.shift, severity, source.severity_column)
+    return Plan(parts | rest, plan.columns)
 
 
 def leaks(store: Store) -> list[str]:

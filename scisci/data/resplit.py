@@ -1,0 +1,115 @@
+"""The same samples with other splits: a new store beside the old one, which stays as it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from scisci.contracts.errors import UserError
+from scisci.contracts.files import creating
+from scisci.data.references import ELEMENTS, ReferenceFit
+from scisci.data.shifts import element_counts, slices
+from scisci.data.splits import Plan
+from scisci.data.store import Store, fingerprint
+from scisci.data.writer import write_split
+
+NEEDED = ("train", "val", "test")
+
+
+def check_target(store: Store, path: Path) -> None:
+    """`UserError` unless a copy of `store` can be put at `path`."""
+    if path.exists():
+        raise UserError(f"{path} exists already; remove it first or choose another name")
+    if path.suffix == ".h5" and len(store.shards) > 1:
+        raise UserError(f"{store.path} has {len(store.shards)} shards, which need a folder; leave .h5 off {path}")
+
+
+def resplit(store: Store, path: Path, plan: Plan) -> list[int]:
+    """Copy the shards of `store` to `path` with the splits and metadata columns of `plan` instead of its own.
+
+    `path` ending in `.h5` becomes one file, anything else a folder. The old content is checked against its fingerprint;
+    per-element reference energies are fitted to the new `train`. A split counts as disjoint if it shares no group with
+    `train`. Returns the atomic numbers that occur outside `train` alone. `UserError` if `path` exists, or `train`,
+    `val` or `test` is missing; then nothing is written.
+    """
+    if absent := [name for name in NEEDED if name not in plan.parts]:
+        raise UserError(
+            f"the splits lack {absent[0]!r}, which training needs; draw it with --split {absent[0]}=FRACTION"
+        )
+    check_target(store, path)
+    store.verify()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with creating(path):
+        temporary.mkdir(parents=True)
+    try:
+        strange = _write(store, temporary, plan)
+        with creating(path):
+            (temporary / "shard-00000.h5" if path.suffix == ".h5" else temporary).rename(path)
+        return strange
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(store: Store, folder: Path, plan: Plan) -> list[int]:
+    with ExitStack() as stack:
+        shards: list[h5py.File] = []
+        for number, held in enumerate(store.shards):
+            shards.append(stack.enter_context(h5py.File(folder / f"shard-{number:05d}.h5", "w")))
+            columns = {name: values[held] for name, values in plan.columns.items()}
+            _copy(store.h5(number), shards[-1], columns, _outdated(store))
+        first, strange = shards[0], list[int]()
+        train = plan.parts["train"].indices
+        if "energy" in store.references:
+            del first["references/energy"]
+            first["references/energy"], strange = _energy_references(store, train)
+        groups, trained = store.sample_column("group"), np.zeros(len(store.groups), dtype=bool)
+        trained[groups[train]] = True
+        for name, part in plan.parts.items():
+            write_split(
+                first,
+                name,
+                part.indices,
+                shift=part.shift,
+                severity=part.severity,
+                severity_column=part.severity_column,
+                disjoint=not trained[groups[part.indices]].any(),
+            )
+        first.attrs["fingerprint"] = fingerprint(shards)
+    return strange
+
+
+def _outdated(store: Store) -> set[str]:
+    """Metadata columns that were measured for the old splits."""
+    columns = {split.severity_column or "" for split in store.splits.values()}
+    return {name for name in columns if name.startswith("severity_")}
+
+
+def _copy(source: h5py.File, target: h5py.File, columns: Mapping[str, np.ndarray], outdated: set[str]) -> None:
+    target.attrs.update(source.attrs)
+    for name in source:
+        if name != "splits":
+            source.copy(name, target)
+    metadata = target.require_group("metadata")
+    for name in (outdated | columns.keys()) & metadata.keys():
+        del metadata[name]
+    for name, values in columns.items():
+        metadata.create_dataset(name, data=values, chunks=True, fletcher32=True)
+
+
+def _energy_references(store: Store, train: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Per-element energies [119] of the samples at `train`, and the elements that only others have."""
+    fit, seen, start = ReferenceFit(), np.zeros(ELEMENTS, dtype=np.int64), 0
+    in_train = np.zeros(len(store), dtype=bool)
+    in_train[train] = True
+    for part in slices(store):
+        counts, rows = element_counts(part), in_train[start : start + len(part)]
+        fit.add_counts(counts[rows], part.samples["energy"][rows])
+        seen, start = seen + counts.sum(axis=0), start + len(part)
+    references = fit.solve()
+    return references, np.flatnonzero((seen > 0) & np.isnan(references)).tolist()
