@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": ("scisci.tasks.evaluate", "measure any ASE calculator on the splits of a data set"),
     "data": ("scisci.cli_data", "list, describe, verify, import and generate data sets"),
     "models": ("scisci.models.cli", "list, measure and check architectures"),
+    "symmetry": ("scisci.tasks.symmetry_cli", "measure the symmetry errors of a trained model"),
     "sweep": ("scisci.sweep.cli", "plan and run a study: architecture x size x data x seed"),
     "scale": ("scisci.scaling.cli", "fit and compare scaling laws"),
     "report": ("scisci.report.cli", "turn a results table into a page, or into figures"),

@@ -103,11 +103,6 @@ class Group:
         """Whether periodic systems keep their cell."""
         return self.elements is not None or self.shifts == "box"
 
-    @property
-    def turns(self) -> bool:
-        """Whether its elements turn anything."""
-        return self.matrices is not None or self.elements is not None
-
     def draw(self, batch: Any, rng: np.random.Generator) -> Element:
         """An element per system of a batch, each drawn by itself."""
         matrices = self._matrices(batch.num_graphs, rng)

@@ -1,0 +1,106 @@
+"""How well a trained model keeps the symmetries of a data set, as numbers with intervals.
+
+Beside the tasks, since these rebuild a trained model and know which labels its outputs stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from scisci.contracts.errors import UserError
+from scisci.contracts.metrics import SYMMETRY_GROUPS
+from scisci.data.batch import graph_batch
+from scisci.data.library import open_dataset
+from scisci.data.samples import layout
+from scisci.data.store import Store
+from scisci.symmetry.groups import group_named
+from scisci.symmetry.measure import batch_as, measure
+from scisci.symmetry.summary import Row, summary
+from scisci.tasks.base import Task
+from scisci.tasks.checkpoints import load_task
+from scisci.tasks.run import accelerator
+
+SCHEMA_VERSION = 1
+BATCH = 32
+
+
+def measured(
+    checkpoint: str,
+    dataset: str,
+    splits: Sequence[str] = ("test",),
+    groups: Sequence[str] = SYMMETRY_GROUPS,
+    samples: int = 64,
+    elements: int = 8,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """All figures, one a row: split, group, quantity, statistic, `at`, value and its intervals.
+
+    `checkpoint` is what `load_task` takes. The first `samples` of each split are measured under `elements` random
+    elements each, or all of a finite group. `UserError` where names are unknown, or model, data and group do not fit.
+    """
+    store = open_dataset(dataset)
+    indices = {name: store.split(name).indices(samples) for name in splits}
+    for group in groups:
+        group_named(group)
+    task = load_task(checkpoint)
+    if task.domain != store.domain:
+        raise UserError(f"the model is for samples of {task.domain!r}, not of {store.domain!r}; give other data")
+    rows = [
+        {"split": split, **row}
+        for split, ids in indices.items()
+        for row in split_rows(task, store, ids, groups, elements, dtype, seed)
+    ]
+    of_all = {"schema_version": SCHEMA_VERSION, "checkpoint": checkpoint, "dataset": dataset, "dtype": dtype}
+    return pd.DataFrame(rows).assign(**of_all, fingerprint=store.fingerprint, seed=seed).convert_dtypes()
+
+
+def split_rows(
+    task: Task, store: Store, ids: np.ndarray, groups: Sequence[str], elements: int, dtype: str, seed: int
+) -> Iterator[Row]:
+    """The figures of the samples `ids` of a store, one a row."""
+    precision = getattr(torch, dtype)
+    model = task.model.to(accelerator())
+    # In float32 a trained model stays as it is, with its energy references in float64.
+    model = model.double() if precision == torch.float64 else model
+    # A potential gives the stress of crystals whether or not it was trained on it.
+    quantities = {**task.compared, "stress": "stress"}
+    batches, missed = _batches(model, store, ids, precision), MISSED.get(task.name)
+    with torch.no_grad():
+        found = measure(model, batches, groups, quantities, elements, seed, missed)
+    units = {field.name: field.unit for field in layout(store.domain)}
+    for (group, quantity), errors in found.items():
+        for row in summary(errors):
+            unit = units[quantity] if row["statistic"] == "absolute" else ""
+            sample = {"sample": int(ids[row["sample"]])} if "sample" in row else {}
+            yield {"group": group, "quantity": quantity, "unit": unit, **row, **sample}
+
+
+def _batches(model: Any, store: Store, ids: np.ndarray, dtype: torch.dtype) -> Iterator[Any]:
+    elements = frozenset(model.elements) if hasattr(model, "elements") else None
+    device = next(model.parameters()).device
+    for start in range(0, len(ids), BATCH):
+        batch = graph_batch(store.take(ids[start : start + BATCH]), model.cutoff, elements).to(device)
+        yield batch if dtype == torch.float32 else batch_as(batch, dtype)
+
+
+def _missed_by_potential(outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+    names = [name for name in ("energy", "forces", "stress") if name in outputs and name in batch]
+    return {name: outputs[name] - batch[name] for name in names}
+
+
+def _missed_by_particles(outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+    return {"positions": batch.pos + outputs["displacement"] - batch.target_positions}
+
+
+# By task: how far outputs are from labels, for the quantities whose symmetry is measured.
+MISSED: dict[str, Callable[[dict[str, Tensor], Any], dict[str, Tensor]]] = {
+    "atomistic": _missed_by_potential,
+    "particles": _missed_by_particles,
+}
