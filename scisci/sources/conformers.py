@@ -89,7 +89,7 @@ def conformers(
         for k in range(len(blocks[0])):
             place, row = f"frame {count + k} of {where}", {what: value[k] for what, value in values.items()}
             if lost := [rows[what].name for what in row if what != "positions" and np.isnan(row[what]).any()]:
-                yield BadFrame(place, f"{' and '.join(lost)} was not computed (it is NaN)")
+                yield BadFrame(place, f"{lost[0]} was not computed (it is NaN)")
                 continue
             if "energy" in row:
                 row["energy"] = row["energy"].item()
