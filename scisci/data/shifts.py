@@ -180,7 +180,7 @@ SHIFTS: dict[str, Shift] = {
     "force_norm": Shift("rms over atoms of |F|", "eV/Å", ("forces",), _force_norm, KREIMAN),
     "force_max": Shift("largest |F| of an atom", "eV/Å", ("forces",), _force_max, KREIMAN),
     "connectivity": Shift(
-        "1-Wasserstein distance of the graph's normalised-Laplacian spectrum from the mean one; does not see size",
+        "1-Wasserstein distance of the graph's normalised-Laplacian spectrum from the mean; comparable between sizes",
         "",
         (),
         _connectivity,
@@ -188,7 +188,7 @@ SHIFTS: dict[str, Shift] = {
         relative=True,
     ),
     "connectivity_padded": Shift(
-        "squared distance of the spectrum within 5 Å, filled up with zeros, from the mean one, as published; sees size",
+        "squared distance of the zero-padded spectrum within 5 Å from the mean, as published; grows with size",
         "",
         (),
         _connectivity_padded,
