@@ -1,4 +1,4 @@
-"""The packed store: samples of one domain in one or more HDF5 shards, read in coalesced slices.
+"""The packed store: samples of one domain in one or more HDF5 shards, read through memory maps.
 
 A shard holds flat arrays (`items/<field>`: a row per atom or point; `samples/<field>`: a row per sample;
 `metadata/<column>`), CSR `offsets`, and a `group` per sample. The first shard also holds `groups` (names),
@@ -23,16 +23,14 @@ import h5py
 import numpy as np
 
 from scisci.contracts.errors import UserError, unknown_name
-from scisci.data.ragged import Ragged
+from scisci.data.mapped import MappedFile, MappedRows
+from scisci.data.ragged import Ragged, offsets_of, ragged_positions
 from scisci.data.samples import layout
 
 SCHEMA_VERSION = 1
 VERIFY_ON_OPEN_BYTES = 64 * 2**20
 ROWS_AT_ONCE = 2**20
-BYTES_AT_ONCE = 2**22
-# A read costs about as much as reading this many samples that are not wanted.
-MERGE_GAP = 64
-SPAN_OF_ONE_READ = 65_536
+BYTES_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def fingerprint(shards: list[h5py.File]) -> str:
     return sha.hexdigest()
 
 
-def _content(node: h5py.Dataset) -> Iterator[bytes]:
+def _content(node: h5py.Dataset) -> Iterator[bytes | memoryview]:
     """The bytes of a data set, a little at a time; texts are joined by zero bytes within every `ROWS_AT_ONCE`."""
     texts = node.dtype == object
     step = 2**14 if texts else max(1, BYTES_AT_ONCE // (node.dtype.itemsize * math.prod(node.shape[1:])))
@@ -86,7 +84,7 @@ def _content(node: h5py.Dataset) -> Iterator[bytes]:
         rows = node[start : start + step]
         if texts and start % ROWS_AT_ONCE:
             yield b"\0"
-        yield b"\0".join(rows) if texts else rows.tobytes()
+        yield b"\0".join(rows) if texts else rows.data
 
 
 @dataclass(frozen=True)
@@ -94,18 +92,32 @@ class _Shard:
     """An open shard with its data sets, looked up by name only once."""
 
     file: h5py.File
-    offsets: h5py.Dataset
-    items: dict[str, h5py.Dataset]
-    samples: dict[str, h5py.Dataset]
+    offsets: MappedRows
+    items: dict[str, MappedRows]
+    samples: dict[str, MappedRows]
 
     @classmethod
     def open(cls, path: Path) -> _Shard:
-        file = h5py.File(path, "r", rdcc_nbytes=32 * 2**20)
+        file = h5py.File(path, "r")
         if file.attrs.get("format") != "scisci-store":
             raise UserError(f"{path} is HDF5 but not a scisci store; import it with 'scisci data import'")
         if file.attrs["schema_version"] > SCHEMA_VERSION:
             raise UserError(f"{path} was written by a newer scisci; update with 'pip install -U scisci'")
-        return cls(file, file["offsets"], dict(file["items"].items()), dict(file["samples"].items()))
+        content = MappedFile(path)
+        items, samples = (
+            {name: MappedRows(node, content) for name, node in file[per].items()} for per in ("items", "samples")
+        )
+        return cls(file, MappedRows(file["offsets"], content), items, samples)
+
+    def take(self, indices: np.ndarray) -> Ragged:
+        starts = self.offsets.take(indices)
+        lengths = self.offsets.take(indices + 1) - starts
+        rows = ragged_positions(starts, lengths)
+        return Ragged(
+            offsets_of(lengths),
+            {name: column.take(rows) for name, column in self.items.items()},
+            {name: column.take(indices) for name, column in self.samples.items()},
+        )
 
 
 class Store:
@@ -208,35 +220,15 @@ class Store:
         return np.concatenate([self.h5(i)[f"samples/{name}"][...] for i in range(len(self._paths))])
 
     def take(self, indices: np.ndarray) -> Ragged:
-        """Read the samples at `indices`, in that order; those close to each other in the file share one read."""
-        unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
-        if len(unique) and (unique[0] < 0 or unique[-1] >= len(self)):
-            raise IndexError(f"sample {unique[0]}..{unique[-1]} outside 0..{len(self) - 1}")
+        """Read the samples at `indices`, in that order; repeats are allowed."""
+        indices = np.asarray(indices, dtype=np.int64)
+        if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
+            raise IndexError(f"sample {indices.min()}..{indices.max()} outside 0..{len(self) - 1}")
+        shard = np.searchsorted(self._starts, indices, side="right") - 1
+        found = {number: np.flatnonzero(shard == number) for number in np.unique(shard).tolist() or [0]}
         with self._readable():
-            parts = [self._read_run(*run) for run in self._runs(unique)]
-        merged = _concatenate(parts)
-        return merged if np.array_equal(inverse, np.arange(len(unique))) else merged.take(inverse)
-
-    def _runs(self, unique: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """(shard, wanted samples local to it) of each read, which spans at most `SPAN_OF_ONE_READ` samples."""
-        shard = np.searchsorted(self._starts, unique, side="right") - 1
-        local = unique - self._starts[shard]
-        far = (np.diff(unique) > MERGE_GAP) | (np.diff(shard) > 0) | (np.diff(local // SPAN_OF_ONE_READ) != 0)
-        edges = [0, *(np.flatnonzero(far) + 1).tolist(), len(unique)]
-        for start, stop in pairwise(edges):
-            if stop > start:
-                yield int(shard[start]), local[start:stop]
-
-    def _read_run(self, number: int, wanted: np.ndarray) -> Ragged:
-        shard, first, stop = self._shard(number), int(wanted[0]), int(wanted[-1]) + 1
-        offsets = shard.offsets[first : stop + 1]
-        rows = slice(int(offsets[0]), int(offsets[-1]))
-        span = Ragged(
-            offsets - offsets[0],
-            {name: node[rows] for name, node in shard.items.items()},
-            {name: node[first:stop] for name, node in shard.samples.items()},
-        )
-        return span if len(wanted) == stop - first else span.take(wanted - first)
+            parts = [self._shard(number).take(indices[at] - self._starts[number]) for number, at in found.items()]
+        return parts[0] if len(parts) == 1 else _concatenate(parts).take(np.argsort(np.concatenate([*found.values()])))
 
     def verify(self) -> None:
         """Compare the content with the fingerprint; `UserError` if they differ."""
@@ -263,13 +255,9 @@ class _Readable:
 
 
 def _concatenate(parts: list[Ragged]) -> Ragged:
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
-        return Ragged(np.zeros(1, dtype=np.int64), {}, {})
     lengths = np.concatenate([part.lengths for part in parts])
     return Ragged(
-        np.concatenate([[0], np.cumsum(lengths)]),
+        offsets_of(lengths),
         {name: np.concatenate([p.items[name] for p in parts]) for name in parts[0].items},
         {name: np.concatenate([p.samples[name] for p in parts]) for name in parts[0].samples},
     )

@@ -63,42 +63,6 @@ def test_any_samples_come_back_in_any_order(
     assert_equal(store.take(np.arange(count)).take(np.array(wanted)), [samples[i] for i in wanted])
 
 
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Records every slice read from a data set (its name) and every look-up by name (`lookup`)."""
-    seen: list[str] = []
-    read, lookup = h5py.Dataset.__getitem__, h5py.Group.__getitem__
-    monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda s, *a, **k: (seen.append(s.name), read(s, *a, **k))[1])
-    monkeypatch.setattr(h5py.Group, "__getitem__", lambda s, *a, **k: (seen.append("lookup"), lookup(s, *a, **k))[1])
-    return seen
-
-
-ONCE = ["/items/forces", "/items/numbers", "/items/positions", "/offsets", "/samples/energy", "/samples/group"]
-
-
-def test_scattered_samples_close_to_each_other_share_one_read(tmp_path: Path, reads: list[str]) -> None:
-    samples = random_samples(np.random.default_rng(0), 200)
-    store = write(tmp_path / "x.h5", samples)
-    wanted = np.array([30, 2, 7, 7, 64])
-    reads.clear()
-    assert_equal(store.take(wanted), [samples[i] for i in wanted])
-    assert sorted(reads) == ONCE
-    reads.clear()
-    assert_equal(store.take(np.array([0, 190])), [samples[0], samples[190]])
-    assert sorted(reads) == sorted(ONCE * 2)
-
-
-def test_one_read_never_spans_more_than_its_bound(
-    tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("scisci.data.store.SPAN_OF_ONE_READ", 16)
-    samples = random_samples(np.random.default_rng(0), 64)
-    store = write(tmp_path / "x.h5", samples)
-    reads.clear()
-    assert_equal(store.take(np.arange(0, 64, 2)), samples[::2])
-    assert reads.count("/items/positions") == 4
-
-
 def test_one_file_and_shards_hold_the_same(tmp_path: Path) -> None:
     samples = random_samples(np.random.default_rng(0), 25)
     one, many = write(tmp_path / "one.h5", samples), write(tmp_path / "many", samples, shard_samples=4)
