@@ -44,6 +44,12 @@ SOURCES = {
     "extxyz": Source("atoms", "scisci.sources.extxyz:read_extxyz", "extended XYZ (MACE's REF_ keys, or plain ones)"),
     "ase-db": Source("atoms", "scisci.sources.ase_db:read_ase_db", "ASE database (.db or .json)"),
     "ase-traj": Source("atoms", "scisci.sources.trajectory:read_trajectory", "ASE trajectory (.traj)"),
+    "rmd17": Source("atoms", "scisci.sources.rmd17:read_rmd17", "rMD17 or MD17 (.npz, kcal/mol)"),
+    "spice": Source("atoms", "scisci.sources.spice:read_spice", "SPICE (.hdf5, bohr and Hartree)"),
+    "ani1x": Source("atoms", "scisci.sources.ani1x:read_ani1x", "ANI-1x and ANI-1ccx (.h5, Hartree)"),
+    "mptrj": Source("atoms", "scisci.sources.mptrj:read_mptrj", "MPtrj (.json, may be gzipped)"),
+    "aselmdb": Source("atoms", "scisci.sources.aselmdb:read_aselmdb", "fairchem's .aselmdb, or a folder of them", True),
+    "oc20": Source("atoms", "scisci.sources.aselmdb:read_aselmdb", "OC20 as .aselmdb; pickled LMDB is refused", True),
 }
 
 
