@@ -1,19 +1,19 @@
-"""`scisci data`: list, describe, verify, import, generate and split data sets; a file per sub-command."""
+"""`scisci data`: list, describe, verify, download, import, generate and split data sets; a file per sub-command."""
 
 from __future__ import annotations
 
 import argparse
 
-from scisci.cli_data import describe, generating, importing, splitting
+from scisci.cli_data import describe, downloading, generating, importing, severity, splitting
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of `scisci data`."""
     top = argparse.ArgumentParser(
-        prog="scisci data", description="Data sets: list, describe, verify, import, generate, split."
+        prog="scisci data", description="Data sets: list, describe, verify, download, import, generate, split."
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for part in (describe, importing, generating, splitting):
+    for part in (describe, downloading, importing, generating, splitting):
         part.add(commands)
     return top
 

@@ -23,12 +23,14 @@ def list_datasets() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from scisci.data.library import datasets, read_card
+    from scisci.data.library import datasets, read_card, store_path
 
-    table = Table("name", "domain", "samples", "splits", "title")
+    table = Table("name", "here", "domain", "samples", "splits", "title")
     for name in datasets():
         card = read_card(name)
-        table.add_row(name, card.domain, f"{card.samples:,}", ", ".join(card.splits), card.title)
+        samples = f"{card.samples:,}" if card.samples else ""
+        here = "yes" if store_path(name) else "no"
+        table.add_row(name, here, card.domain, samples, ", ".join(card.splits), card.title)
     Console().print(table)
 
 

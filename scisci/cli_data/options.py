@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from scisci.contracts.errors import UserError
-
-if TYPE_CHECKING:
-    from scisci.sources.packing import BadFrames, Packed
 
 T = TypeVar("T")
 DEFAULT_SPLITS = ["train=0.8", "val=0.1", "test=0.1"]
@@ -60,12 +57,10 @@ def pairs(entries: list[str], option: str, kind: Callable[[str], T]) -> dict[str
     return found
 
 
-def report(bad: BadFrames, packed: Packed) -> None:
-    """Say what was skipped, and which elements a model cannot learn from `train`."""
-    if bad.count:
-        print(bad.report())
-    if packed.strange:
-        print(
-            f"mind: atomic numbers {list(packed.strange)} are not in 'train', so no model trained on it can be used on"
-            " them"
-        )
+def with_progress(items: Iterable[T], title: str) -> Iterator[T]:
+    """The items, with a bar while they are taken that says how many there were, and of how many if that is known."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as progress:
+        yield from progress.track(items, description=title)

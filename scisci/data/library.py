@@ -27,6 +27,19 @@ def datasets() -> dict[str, Path]:
     return found
 
 
+def cache_folder() -> Path:
+    """Where downloads are kept: `SCISCI_CACHE`, or else the user's cache folder of the system."""
+    import pooch
+
+    return Path(os.environ.get("SCISCI_CACHE") or pooch.os_cache("scisci"))
+
+
+def store_path(name: str) -> Path | None:
+    """Where the store of the data set `name` is: beside its card or among the downloads; `None` if it is not here."""
+    folders = (dataset_folder(name), cache_folder() / name)
+    return next((p for folder in folders for p in (folder / "data.h5", folder / "data") if p.exists()), None)
+
+
 def dataset_folder(name: str) -> Path:
     """The folder of the data set `name`; an unknown name is a `UserError` with the closest ones."""
     known = datasets()
@@ -44,9 +57,9 @@ def open_dataset(name_or_path: str | Path) -> Store:
         if path.suffix or len(path.parts) > 1:
             raise UserError(f"no store at {path.absolute()}; give the path of a store, or a name of 'scisci data list'")
         raise unknown_name("data set", name, known)
-    store = next((p for p in (known[name] / "data.h5", known[name] / "data") if p.exists()), None)
+    store = store_path(name)
     if store is None:
-        raise UserError(f"data set {name!r} is described but not here; {read_card(name).how_to_get}")
+        raise UserError(f"data set {name!r} is described but not here; {read_card(name).how_to_get(name)}")
     return Store(store)
 
 
