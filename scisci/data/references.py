@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from array import array
+from collections.abc import Iterable
 
+import h5py
 import numpy as np
 
 ELEMENTS = 119
+AT_ONCE = 1024
 
 
 class ReferenceFit:
@@ -21,13 +23,7 @@ class ReferenceFit:
 
     def add(self, numbers: np.ndarray, energy: float) -> None:
         """Add one sample: atomic numbers [N] and its energy in eV."""
-        self.add_alike(numbers, 1, energy)
-
-    def add_alike(self, numbers: np.ndarray, samples: int, energy: float) -> None:
-        """Add `samples` of one composition: atomic numbers [N] of each, and the sum of their energies in eV."""
-        composition = np.bincount(numbers, minlength=ELEMENTS).astype(np.float64)
-        self._gram += samples * np.outer(composition, composition)
-        self._moment += energy * composition
+        self.add_counts(np.bincount(numbers, minlength=ELEMENTS)[None], np.array([energy]))
 
     def add_counts(self, counts: np.ndarray, energies: np.ndarray) -> None:
         """Add samples by how many atoms of each element they have: [n, 119], and energies [n] in eV."""
@@ -43,33 +39,25 @@ class ReferenceFit:
         return references
 
 
-class CompositionLog:
-    """Energies and compositions of a stream of samples, for references of a subset that is only known later.
+def fit_references(shards: Iterable[h5py.File], train: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Per-element energies [119] in eV of the samples `train` of a store, and the elements that only others have.
 
-    Memory: 12 bytes a sample, and every distinct composition once.
+    `train` counts samples over all shards, which are read a little at a time.
     """
-
-    def __init__(self) -> None:
-        self._kinds: dict[bytes, int] = {}
-        self._kind = array("i")
-        self._energy = array("d")
-
-    def add(self, numbers: np.ndarray, energy: float) -> None:
-        """Add one sample: atomic numbers [N] and its energy in eV."""
-        composition = np.sort(numbers.astype(np.uint8)).tobytes()
-        self._kind.append(self._kinds.setdefault(composition, len(self._kinds)))
-        self._energy.append(energy)
-
-    def fit(self, indices: np.ndarray) -> np.ndarray:
-        """Per-element references [119], eV, of the samples at `indices` alone."""
-        kind, energy = np.frombuffer(self._kind, "i")[indices], np.frombuffer(self._energy)[indices]
-        samples, energies = np.bincount(kind), np.bincount(kind, weights=energy)
-        fit = ReferenceFit()
-        for composition, count, total in zip(self._kinds, samples, energies, strict=False):
-            fit.add_alike(np.frombuffer(composition, dtype=np.uint8), count, total)
-        return fit.solve()
-
-    @property
-    def elements(self) -> set[int]:
-        """Atomic numbers that occur in any sample."""
-        return {z for composition in self._kinds for z in composition}
+    fit, seen, start = ReferenceFit(), np.zeros(ELEMENTS, dtype=bool), 0
+    for shard in shards:
+        samples = len(shard["samples/energy"])
+        used = np.zeros(samples, dtype=bool)
+        used[train[(train >= start) & (train < start + samples)] - start] = True
+        start += samples
+        for first in range(0, samples, AT_ONCE):
+            rows = slice(first, min(first + AT_ONCE, samples))
+            offsets = shard["offsets"][rows.start : rows.stop + 1]
+            numbers = shard["items/numbers"][offsets[0] : offsets[-1]]
+            counts = np.zeros((len(offsets) - 1, ELEMENTS))
+            for z in np.unique(numbers):
+                counts[:, z] = np.add.reduceat(numbers == z, offsets[:-1] - offsets[0], dtype=np.int64)
+            fit.add_counts(counts[used[rows]], shard["samples/energy"][rows][used[rows]])
+            seen |= counts.any(axis=0)
+    references = fit.solve()
+    return references, np.flatnonzero(seen & np.isnan(references)).tolist()

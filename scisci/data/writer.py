@@ -18,7 +18,7 @@ from scisci.data.samples import Field, Sample, layout, problem
 from scisci.data.store import SCHEMA_VERSION, fingerprint
 
 # Samples are written out once so many are waiting, or so many of their atoms or points.
-BUFFER = 4096
+BUFFER = 1024
 BUFFERED_ITEMS = 2**17
 
 
@@ -83,16 +83,26 @@ class StoreWriter:
     def __len__(self) -> int:
         return self._count + len(self._pending)
 
-    def sample_groups(self) -> np.ndarray:
-        """[n] number of the group of every sample so far."""
+    def written(self) -> list[h5py.File]:
+        """The shards with all samples so far, to be read only."""
         self._flush()
-        return np.concatenate([shard["samples/group"][...] for shard in self._shards])
+        return self._shards
 
     def split(
-        self, name: str, indices: np.ndarray, shift: str, severity: float | None = None, disjoint: bool = False
+        self,
+        name: str,
+        indices: np.ndarray,
+        shift: str,
+        severity: float | None = None,
+        disjoint: bool = False,
+        severity_column: str | None = None,
     ) -> None:
-        """Name a split. `shift` says how it differs from `train`; `disjoint`: shares no group with `train`."""
+        """Name a split. `shift` says how it differs from `train`; `disjoint`: shares no group with `train`.
+
+        `severity_column` names the metadata column that grades the shift sample by sample.
+        """
         attributes: dict[str, Any] = {"shift": shift, "severity": severity, "disjoint": disjoint}
+        attributes["severity_column"] = severity_column
         self._splits[name] = (np.asarray(indices, dtype=np.int64), attributes)
 
     def reference(self, name: str, values: np.ndarray) -> None:

@@ -22,7 +22,7 @@ from ase.io.jsonio import object_hook
 
 from scisci.contracts.errors import UserError
 from scisci.data.samples import AtomsSample
-from scisci.sources.frames import BadFrame, Counted, Frame, undamaged
+from scisci.sources.frames import DAMAGE, BadFrame, Counted, Frame, undamaged
 from scisci.sources.labels import Labels
 
 SQLITE = b"SQLite format 3\0"
@@ -54,12 +54,15 @@ def read_ase_db(path: Path | str, keys: Mapping[str, str] | None = None) -> Coun
 
 def row_frame(row: AtomsRow, labels: Labels, where: str) -> Frame | BadFrame:
     """One row of any ASE database as a frame."""
-    # A pair called charge is hidden by the row's property of that name, the sum of the atoms' initial charges.
-    fields = vars(row)
-    info = {**row.data, **{name: fields[name] for name in row.key_value_pairs}}
-    entries = {**info, **{name: fields[name] for name in all_properties if name in fields}}
-    numbers, positions, cell, pbc = (np.asarray(fields[name]) for name in ("numbers", "positions", "cell", "pbc"))
-    structure = AtomsSample(numbers, positions, cell, pbc)
+    try:
+        # A pair called charge is hidden by the row's property of that name, the sum of the atoms' initial charges.
+        fields = vars(row)
+        info = {**row.data, **{name: fields[name] for name in row.key_value_pairs}}
+        entries = {**info, **{name: fields[name] for name in all_properties if name in fields}}
+        numbers, positions, cell, pbc = (np.asarray(fields[name]) for name in ("numbers", "positions", "cell", "pbc"))
+        structure = AtomsSample(numbers, positions, cell, pbc)
+    except DAMAGE as error:
+        raise UserError(f"{where} cannot be read ({error}); get the file again") from error
     return labels.frame(where, structure, entries, info)
 
 

@@ -13,7 +13,10 @@ from scisci.data.samples import Sample, problem
 
 T = TypeVar("T")
 # What libraries raise where a file's content is not what its format says.
-DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
+DAMAGE = (
+    *(OSError, EOFError, MemoryError, ArithmeticError),
+    *(ValueError, LookupError, TypeError, AttributeError, AssertionError),
+)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class Labels:
 
 
 def _listed(entries: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(entries)) or "no labels at all"
+    return ", ".join(sorted(map(str, entries))) or "no labels at all"
 
 
 def _missing(what: str, names: str, entries: Mapping[str, Any], where: str) -> UserError:
@@ -124,7 +124,10 @@ def _value(label: str, name: str, entries: Mapping[str, Any], structure: AtomsSa
         "stress": [(3, 3), (9,), (6,)],
     }
     shapes = by_label.get(label, [()])
-    value = np.asarray(entries[name])
+    try:
+        value = np.asarray(entries[name])
+    except ValueError as error:
+        raise UserError(f"{where} has no array of numbers under {name} ({error}); correct the file") from error
     if value.shape not in shapes or value.dtype.kind not in "iuf":
         wanted = " or ".join(str(shape) for shape in shapes)
         raise UserError(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import atomic_path
 from scisci.data.card import CardSplit
-from scisci.data.references import CompositionLog
-from scisci.data.samples import AtomsSample
+from scisci.data.references import fit_references
 from scisci.data.splits import check_fractions, group_split, random_split
 from scisci.data.writer import StoreWriter
 from scisci.sources.frames import BadFrame, Frame
@@ -31,11 +30,14 @@ class Division:
     by_group: bool = False
     seed: int = 0
 
-    def split(self, groups: np.ndarray) -> dict[str, np.ndarray]:
-        """Split name → positions in `groups` [n], the group of each sample."""
+    def split(self, samples: np.ndarray, shards: list[h5py.File]) -> dict[str, np.ndarray]:
+        """Split name → those of `samples` [n] in it; `shards` have their groups."""
         if self.by_group:
-            return group_split(groups, self.fractions, self.seed)
-        return random_split(len(groups), self.fractions, self.seed)
+            groups = np.concatenate([shard["samples/group"][...] for shard in shards])
+            positions = group_split(groups[samples], self.fractions, self.seed)
+        else:
+            positions = random_split(len(samples), self.fractions, self.seed)
+        return {name: samples[found] for name, found in positions.items()}
 
     @property
     def shift(self) -> str:
@@ -113,30 +115,28 @@ def pack(
     A frame that cannot be used is a `UserError`, or with `skip_bad` listed in `out`.skipped.txt.
     """
     check_fractions(division.fractions)
-    log, owner, published = CompositionLog(), array("i"), dict[str, int]()
+    parted: dict[str | None, list[range]] = {}
     with (
         _Skipped(out.with_name(f"{out.name}.skipped.txt")) as skipped,
         StoreWriter(out, domain, checked=True) as writer,
     ):
         for split, frames in parts:
-            number = -1 if split is None else published.setdefault(split, len(published))
+            start = len(writer)
             for frame in _usable(frames, skipped if skip_bad else None):
                 writer.append(frame.sample, frame.group, **frame.metadata)
-                owner.append(number)
-                if isinstance(frame.sample, AtomsSample) and frame.sample.energy is not None:
-                    log.add(frame.sample.numbers, frame.sample.energy)
+            parted.setdefault(split, []).append(range(start, len(writer)))
         if not len(writer):
             raise UserError(f"none of the {skipped.count:,} frames can be used; {''.join(skipped.first[:1]).strip()}")
-        members = _members(np.array(owner), writer.sample_groups(), list(published), division)
+        shards, strange, samples = writer.written(), list[int](), len(writer)
+        members = _members(parted, shards, division)
         described = dict.fromkeys(members, CardSplit(shift=division.shift)) | dict(about or {})
         for name, indices in members.items():
-            apart = division.by_group and name not in published and name != "train"
+            apart = division.by_group and name not in parted and name != "train"
             writer.split(name, indices, described[name].shift, described[name].severity, disjoint=apart)
-        references = log.fit(members["train"]) if log.elements else np.empty(0)
-        if log.elements:
+        if domain == "atoms" and "energy" in shards[0]["samples"]:
+            references, strange = fit_references(shards, members["train"])
             writer.reference("energy", references)
-    strange = tuple(sorted(z for z in log.elements if np.isnan(references[z])))
-    return Packed(out, len(owner), skipped.count, tuple(skipped.first), skipped.path, strange)
+    return Packed(out, samples, skipped.count, tuple(skipped.first), skipped.path, tuple(strange))
 
 
 def _usable(frames: Iterable[Frame | BadFrame], skipped: _Skipped | None) -> Iterator[Frame]:
@@ -152,14 +152,18 @@ def _usable(frames: Iterable[Frame | BadFrame], skipped: _Skipped | None) -> Ite
             skipped.add(frame)
 
 
-def _members(owner: np.ndarray, groups: np.ndarray, published: list[str], division: Division) -> dict[str, np.ndarray]:
-    """Split → its samples in random order; `owner` [n] refers to the published splits, -1 is for the rest."""
+def _members(
+    parted: Mapping[str | None, list[range]], shards: list[h5py.File], division: Division
+) -> dict[str, np.ndarray]:
+    """Split → its samples in random order; `parted` has those of the published splits, and under `None` the rest."""
     rng = np.random.default_rng(division.seed)
-    members = {name: rng.permutation(np.flatnonzero(owner == k)) for k, name in enumerate(published)}
-    if len(rest := np.flatnonzero(owner < 0)):
+    indices = {name: np.concatenate([np.arange(r.start, r.stop) for r in ranges]) for name, ranges in parted.items()}
+    rest = indices.pop(None, np.empty(0, dtype=np.int64))
+    members = {name: rng.permutation(found) for name, found in indices.items() if name is not None}
+    if len(rest):
         if twice := sorted(members.keys() & division.fractions.keys()):
             raise UserError(f"the split {twice[0]!r} comes with the data; do not draw another one of that name")
-        members |= {name: rest[positions] for name, positions in division.split(groups[rest]).items()}
+        members |= division.split(rest, shards)
     if "train" not in members:
         raise UserError("no split is named train, which training needs; add train=FRACTION")
     return members

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.io.trajectory import TrajectoryReader
+from ase.io.trajectory import TrajectoryReader, VersionTooOldError
 
 from scisci.contracts.errors import UserError
 from scisci.data.samples import AtomsSample
@@ -39,8 +39,15 @@ def read_trajectory(path: Path | str, keys: Mapping[str, str] | None = None) -> 
 
 def _frames(trajectory: TrajectoryReader, labels: Labels, path: Path | str) -> Iterator[Frame | BadFrame]:
     with trajectory:
-        for number, atoms in enumerate(undamaged(iter(trajectory), path, "frame")):
+        for number, atoms in enumerate(undamaged(_images(trajectory), path, "frame")):
             yield _frame(atoms, labels, f"frame {number} of {path}")
+
+
+def _images(trajectory: TrajectoryReader) -> Iterator[Atoms]:
+    try:
+        yield from trajectory
+    except VersionTooOldError as error:
+        raise ValueError(error) from error
 
 
 def _frame(atoms: Atoms, labels: Labels, where: str) -> Frame | BadFrame:
