@@ -12,6 +12,7 @@ from scisci.contracts.errors import UserError, unknown_name
 
 GENERATORS = {
     "charged-nbody": "scisci.generate.charged_nbody:generate",
+    "pm-halos": "scisci.generate.pm_halos:generate",
     "xtb-molecules": "scisci.generate.xtb_molecules:generate",
 }
 GENERATOR_OPTIONS = ("train", "frames", "every", "clip")
