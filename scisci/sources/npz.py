@@ -56,5 +56,5 @@ def npz_columns(path: Path) -> Iterator[dict[str, Column]]:
         with zipfile.ZipFile(path) as archive:
             members = [name for name in archive.namelist() if name.endswith(".npy")]
             yield {name.removesuffix(".npy"): _column(archive, name) for name in members}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is not a whole npz file ({error}); get it again") from error
