@@ -16,7 +16,8 @@ import numpy as np
 from scisci.symmetry.measure import Errors
 
 LEVEL = 0.95
-RESAMPLES = 2000
+RESAMPLES = 1000
+NUMBERS_AT_ONCE = 2**20
 FEWEST = 5
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 ANGLES = np.arange(0.0, 181.0, 30.0)
@@ -39,23 +40,28 @@ def interval(errors: np.ndarray, signals: np.ndarray, units: np.ndarray | None =
         return {"low": None, "high": None}
     if not errors.any():
         return {"low": 0.0, "high": 0.0}
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES)
-    centre, spread = _log_ratio(np.ones((1, n)), errors, signals)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        drawn, spreads = _log_ratio(counts, errors, signals)
-        studentised = (drawn - centre) / spreads
+    centre, spread = _log_ratio(errors, signals)
+    if spread == 0:
+        return {"low": float(np.exp(centre / 2)), "high": float(np.exp(centre / 2))}
+    rng, drawn = np.random.default_rng(seed), []
+    for block in np.array_split(np.arange(RESAMPLES), -(-RESAMPLES * n // NUMBERS_AT_ONCE)):
+        chosen = rng.integers(n, size=(len(block), n))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found, se = _log_ratio(errors[chosen], signals[chosen])
+            drawn.append((found - centre) / se)
+    studentised = np.concatenate(drawn)
     # A resample of one unit alone has no spread, and says nothing.
     tails = np.quantile(studentised[np.isfinite(studentised)], [(1 + LEVEL) / 2, (1 - LEVEL) / 2])
     low, high = np.exp((centre - tails * spread) / 2)
     return {"low": float(low), "high": float(high)}
 
 
-def _log_ratio(counts: np.ndarray, errors: np.ndarray, signals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logarithm of the ratio of sums under each row of counts, and its linearised standard error."""
-    total, n = counts @ errors, counts.shape[1]
-    ratio = total / (counts @ signals)
-    residuals = np.square(errors - ratio[:, None] * signals)
-    return np.log(ratio), np.sqrt((counts * residuals).sum(axis=1) * n / (n - 1)) / total
+def _log_ratio(errors: np.ndarray, signals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithm of the ratio of sums over the last axis, and its linearised standard error."""
+    total, n = errors.sum(axis=-1), errors.shape[-1]
+    ratio = total / signals.sum(axis=-1)
+    residuals = errors - ratio[..., None] * signals
+    return np.log(ratio), np.sqrt(np.square(residuals).sum(axis=-1) * n / (n - 1)) / total
 
 
 def estimate(errors: np.ndarray, signals: np.ndarray, units: np.ndarray) -> Row:
