@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scisci.contracts.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from scisci.data.store import Store
 
 
 def add(commands: Any) -> None:
@@ -25,23 +30,40 @@ def list_datasets() -> None:
 
     from scisci.data.library import datasets, read_card, store_path
 
-    table = Table("name", "here", "domain", "samples", "splits", "title")
+    table = Table("name", "here", "domain", "samples", "shifts", "title")
     for name in datasets():
         card = read_card(name)
         samples = f"{card.samples:,}" if card.samples else ""
-        here = "yes" if store_path(name) else "no"
-        table.add_row(name, here, card.domain, samples, ", ".join(card.splits), card.title)
+        shifts = sum(split.startswith("ood_") for split in card.splits)
+        table.add_row(name, "yes" if store_path(name) else "no", card.domain, samples, str(shifts or ""), card.title)
     Console().print(table)
 
 
 def info(name: str) -> None:
-    """Print what a store holds, and what its card says of it if it has one."""
+    """Print what a store holds, and what its card says of it if it has one; of a set that is not here, its card."""
     from rich.console import Console
+
+    from scisci.data.library import datasets, open_dataset, read_card, store_path
+
+    console, card = Console(), read_card(name) if name in datasets() else None
+    if card is None or store_path(name):
+        _show_store(name, open_dataset(name), console)
+    else:
+        console.print(f"[bold]{name}[/bold]: described but not here; {card.how_to_get(name)}")
+        for split, about in card.splits.items():
+            samples = f", {about.samples:,} samples" if about.samples else ""
+            console.print(f"  {split}{samples}: {about.shift}", highlight=False)
+    if card is not None:
+        console.print(
+            f"[bold]{card.title}[/bold]\nmethod: {card.method}\nsource: {card.source}\nlicence: {card.licence}"
+        )
+        for title, lines in (("cite", card.citation), ("mind", card.caveats)):
+            console.print(f"{title}:", *(f"  - {line}" for line in lines), sep="\n")
+
+
+def _show_store(name: str, store: Store, console: Console) -> None:
     from rich.table import Table
 
-    from scisci.data.library import datasets, open_dataset, read_card
-
-    store, console = open_dataset(name), Console()
     console.print(
         f"[bold]{name}[/bold]: {len(store):,} samples of domain {store.domain!r} in {len(store.groups)} groups"
     )
@@ -51,13 +73,6 @@ def info(name: str) -> None:
         severity = "" if split.severity is None else f"{split.severity:g}"
         table.add_row(split.name, f"{split.size:,}", severity, split.shift, "yes" if split.disjoint else "")
     console.print(table)
-    if name in datasets():
-        card = read_card(name)
-        console.print(
-            f"[bold]{card.title}[/bold]\nmethod: {card.method}\nsource: {card.source}\nlicence: {card.licence}"
-        )
-        for title, lines in (("cite", card.citation), ("mind", card.caveats)):
-            console.print(f"{title}:", *(f"  - {line}" for line in lines), sep="\n")
 
 
 def verify(name: str) -> None:

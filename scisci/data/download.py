@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException, IncompleteRead
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -81,6 +81,7 @@ def _receive(url: str, part: Path, path: Path, progress: Progress) -> None:
             _append(url, part, before, progress)
             return
         except HTTPError as error:
+            error.close()
             if error.code == NOTHING_LEFT and before:
                 return
             raise _no_file(url, f"the server answers {error.code} {error.reason}", path) from error
@@ -118,12 +119,11 @@ def _append(url: str, part: Path, start: int, progress: Progress) -> None:
 
 
 def extract(archive: Path, members: Iterable[str]) -> dict[str, Path]:
-    """Unpack the named members of a tar or zip archive beside it, in one pass; those that are there are kept.
+    """Unpack the named members of a tar or zip archive into a folder beside it, in one pass; those there are kept.
 
     Returns member → file. `UserError` for a member that the archive lacks, or an archive that cannot be read.
     """
-    # A flat name cannot lead out of the folder, whatever the member is called.
-    files = {member: archive.with_name(f"{archive.name}.{member.replace('/', '.')}") for member in members}
+    files = {member: _beside(archive, member) for member in members}
     missing = {member: path for member, path in files.items() if not path.exists()}
     if not missing:
         return files
@@ -136,6 +136,12 @@ def extract(archive: Path, members: Iterable[str]) -> dict[str, Path]:
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise UserError(f"{archive} is not a readable archive ({error}); remove it and download it again") from error
     raise UserError(f"{archive} has no member {min(missing)}; correct the card of the data set")
+
+
+def _beside(archive: Path, member: str) -> Path:
+    # Without its "..", no member leads out of the folder.
+    inside = [part for part in PurePosixPath(member).parts if part not in ("/", "..")]
+    return archive.with_name(f"{archive.name}.members").joinpath(*inside)
 
 
 def _contents(archive: Path, wanted: set[str]) -> Iterator[tuple[str, IO[bytes]]]:
