@@ -1,4 +1,4 @@
-"""`scisci data`: list, describe, verify, download, import, generate and split data sets; a file per sub-command."""
+"""`scisci data`: all that is done with data sets before and after training; a file per sub-command."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from scisci.cli_data import describe, downloading, generating, importing, severi
 def parser() -> argparse.ArgumentParser:
     """The options of `scisci data`."""
     top = argparse.ArgumentParser(
-        prog="scisci data", description="Data sets: list, describe, verify, download, import, generate, split."
+        prog="scisci data",
+        description="Data sets: list, describe, verify, download, import, generate, split; errors by severity.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for part in (describe, downloading, importing, generating, splitting):
+    for part in (describe, downloading, importing, generating, splitting, severity):
         part.add(commands)
     return top
 
