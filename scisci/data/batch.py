@@ -79,7 +79,7 @@ def graph_batch(
         tensors["edge_index"] = torch.from_numpy(edge_index)
         tensors["edge_shift"] = _tensor("edge_shift", edge_shift, dtype)
         tensors["edge_ptr"] = torch.from_numpy(np.searchsorted(edge_index[1], ptr))
-    return _assemble(tensors)
+    return assemble(tensors)
 
 
 def first_systems(batch: Batch, count: int) -> Batch:
@@ -90,7 +90,8 @@ def first_systems(batch: Batch, count: int) -> Batch:
     return Batch.from_data_list([batch[i] for i in range(count)])
 
 
-def _assemble(tensors: dict[str, torch.Tensor]) -> Batch:
+def assemble(tensors: dict[str, torch.Tensor]) -> Batch:
+    """A batch of these tensors, named as in the table above."""
     batch = copy(EMPTY)
     # Setting attributes one by one takes longer than all the rest of collation.
     batch._store._mapping.update(tensors)

@@ -7,11 +7,12 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from scisci.contracts.errors import UserError
 from scisci.data.batch import graph_batch
 from scisci.data.library import open_dataset
+from scisci.data.parcel import Parcel
 from scisci.data.ragged import Ragged
 from scisci.data.statistics import Statistics, measure_statistics
 from scisci.data.store import Store
@@ -27,7 +28,7 @@ NEEDED = {
 class GraphDataset(Dataset):
     """Whole batches of a store by index lists: `__getitems__` returns one collated batch.
 
-    Samples are held in memory when they are few enough, and read from the store in coalesced slices otherwise.
+    Samples are held in memory when they are few enough, and read from the store otherwise.
     """
 
     def __init__(self, store: Store, indices: np.ndarray, cutoff: float, elements: frozenset[int] | None) -> None:
@@ -43,7 +44,8 @@ class GraphDataset(Dataset):
         return len(self._indices)
 
     def __getitems__(self, batch: list[int]) -> Any:
-        return graph_batch(self._source.take(self._indices[batch]), self._cutoff, self._elements)
+        collated = graph_batch(self._source.take(self._indices[batch]), self._cutoff, self._elements)
+        return collated if get_worker_info() is None else Parcel(collated)
 
 
 def _same(batch: Any) -> Any:
