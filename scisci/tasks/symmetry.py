@@ -77,7 +77,7 @@ def split_rows(
     units = {field.name: field.unit for field in layout(store.domain)}
     for (group, quantity), errors in found.items():
         for row in summary(errors):
-            unit = units[quantity] if row["statistic"] == "absolute" else ""
+            unit = units.get(quantity, "") if row["statistic"] == "absolute" else ""
             sample = {"sample": int(ids[row["sample"]])} if "sample" in row else {}
             yield {"group": group, "quantity": quantity, "unit": unit, **row, **sample}
 
