@@ -7,66 +7,15 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk
 from ase.neighborlist import neighbor_list
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from scisci.contracts.errors import UserError
-from scisci.data.batch import graph_batch
-from scisci.data.neighbors import ALL_PAIRS_UP_TO, neighbors
+from scisci.data.batch import first_systems, graph_batch
+from scisci.data.neighbors import ALL_PAIRS_UP_TO
 from scisci.data.ragged import Ragged
 from scisci.data.samples import CloudSample, ParticlesSample, Sample
 from scisci.data.store import Store
 from scisci.data.writer import StoreWriter
-
-
-def ase_edges(atoms: Atoms, cutoff: float) -> set[tuple[int, int, int, int, int]]:
-    i, j, images = neighbor_list("ijS", atoms, cutoff)
-    return {(b, a, *s) for a, b, s in zip(i.tolist(), j.tolist(), images.tolist(), strict=True)}
-
-
-def our_edges(systems: list[Atoms], cutoff: float) -> list[set[tuple[int, int, int, int, int]]]:
-    offsets = np.concatenate([[0], np.cumsum([len(a) for a in systems])])
-    cells = np.array([np.asarray(a.cell) for a in systems])
-    pbc = np.array([a.pbc for a in systems])
-    positions = np.concatenate([a.positions for a in systems])
-    edge_index, shift = neighbors(positions, offsets, cutoff, cells, pbc)
-    assert (np.diff(edge_index[1]) >= 0).all()
-    found = []
-    for k, atoms in enumerate(systems):
-        inside = (edge_index[1] >= offsets[k]) & (edge_index[1] < offsets[k + 1])
-        cell = np.where(atoms.pbc[:, None], np.asarray(atoms.cell), np.eye(3))
-        images = np.rint(shift[inside] @ np.linalg.inv(cell)).astype(int)
-        pairs = (edge_index[:, inside] - offsets[k]).T
-        found.append({(*pair, *image) for pair, image in zip(pairs.tolist(), images.tolist(), strict=True)})
-    return found
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000), periodic=st.booleans())
-def test_edges_equal_those_of_ase(seed: int, periodic: bool) -> None:
-    rng = np.random.default_rng(seed)
-    systems = []
-    for _ in range(3):
-        n = rng.integers(1, 7)
-        cell = np.diag(rng.uniform(3, 6, 3)) + rng.normal(scale=0.5, size=(3, 3))
-        pbc = rng.integers(0, 2, 3).astype(bool) if periodic else np.zeros(3, bool)
-        systems.append(Atoms(numbers=np.ones(n), positions=rng.uniform(0, 5, (n, 3)), cell=cell, pbc=pbc))
-    assert our_edges(systems, 3.5) == [ase_edges(a, 3.5) for a in systems]
-
-
-def test_small_periodic_cell_sees_several_images_of_itself() -> None:
-    copper = bulk("Cu")
-    assert our_edges([copper], 4.0) == [ase_edges(copper, 4.0)]
-    assert len(ase_edges(copper, 4.0)) == 18
-
-
-@pytest.mark.parametrize("atoms", [ALL_PAIRS_UP_TO, ALL_PAIRS_UP_TO + 1])
-def test_both_ways_of_searching_isolated_systems_agree_with_ase(atoms: int) -> None:
-    rng = np.random.default_rng(0)
-    systems = [Atoms(numbers=np.ones(n), positions=rng.uniform(0, 9, (n, 3))) for n in (3, atoms, 1)]
-    assert our_edges(systems, 3.5) == [ase_edges(a, 3.5) for a in systems]
 
 
 def test_batch_tensors_hold_the_samples(shipped: Store) -> None:
@@ -80,16 +29,32 @@ def test_batch_tensors_hold_the_samples(shipped: Store) -> None:
     assert batch.batch.bincount().tolist() == ragged.lengths.tolist()
 
 
-def test_batch_hands_out_single_systems_as_pyg_does(shipped: Store) -> None:
+@pytest.mark.parametrize("cutoff", [0.0, 5.0])
+def test_batch_hands_out_single_systems_as_pyg_does(shipped: Store, cutoff: float) -> None:
     indices = shipped.split("test").indices(4)
-    batch = graph_batch(shipped.take(indices), 5.0)
-    alone = [graph_batch(shipped.take(indices[k : k + 1]), 5.0) for k in range(4)]
+    batch = graph_batch(shipped.take(indices), cutoff)
+    alone = [graph_batch(shipped.take(indices[k : k + 1]), cutoff) for k in range(4)]
+    names = ("numbers", "pos", "forces", "energy") + (("edge_index", "edge_shift") if cutoff else ())
     for data, single in zip(batch.to_data_list(), alone, strict=True):
-        for name in ("numbers", "pos", "forces", "energy", "edge_index", "edge_shift"):
+        assert set(data.keys()) == {*names, "group"}
+        for name in names:
             assert torch.equal(data[name], single[name]), name
     again = type(batch).from_data_list(batch.to_data_list())
-    assert torch.equal(again.edge_index, batch.edge_index)
-    assert torch.equal(again.ptr, batch.ptr)
+    for name in (*names, "batch", "ptr"):
+        assert torch.equal(again[name], batch[name]), name
+    few = first_systems(batch, 2)
+    assert few.num_graphs == 2
+    assert torch.equal(few.pos, batch.pos[: batch.ptr[2]])
+
+
+def test_batches_do_not_share_memory_with_each_other(shipped: Store) -> None:
+    ragged = shipped.take(shipped.split("test").indices(3))
+    first, second = graph_batch(ragged, 5.0), graph_batch(ragged, 5.0)
+    untouched = second.clone()
+    for name in first.keys():  # noqa: SIM118
+        first[name].zero_()
+    assert all(torch.equal(second[name], untouched[name]) for name in second.keys())  # noqa: SIM118
+    assert ragged.items["positions"].any()
 
 
 def test_element_the_model_does_not_know_is_named() -> None:
