@@ -23,56 +23,47 @@ def _unknown(tag: str, expected: str) -> UserError:
     return UserError(f"the tag {tag!r} is not one of this convention ({expected}); correct the column")
 
 
-def _members(tags: Sequence[str]) -> dict[str, np.ndarray]:
+def _members(tags: Sequence[str], seed: int) -> dict[str, np.ndarray]:
+    """Indices of the samples of each tag, in random order."""
     names, inverse = np.unique(np.asarray(tags, dtype=str), return_inverse=True)
-    return {str(name): np.flatnonzero(inverse == k) for k, name in enumerate(names)}
+    order = np.random.default_rng(seed).permutation(len(inverse))
+    return {str(name): order[inverse[order] == k] for k, name in enumerate(names)}
 
 
 def plain(tags: Sequence[str], seed: int = 0) -> Plan:
     """A tag per sample [n] that is the name of its split: train, val, test or ood_*."""
     parts = {}
-    for tag, indices in _members(tags).items():
+    for tag, indices in _members(tags, seed).items():
         if tag not in ("train", "val", "test") and not tag.startswith("ood_"):
             raise _unknown(tag, "train, val, test, ood_*")
-        text = (
-            "none: in distribution, as fixed by the data set"
-            if not tag.startswith("ood_")
-            else "as fixed by the data set"
-        )
-        parts[tag] = Part(np.random.default_rng(seed).permutation(indices), text)
+        parts[tag] = Part(indices, ("" if tag.startswith("ood_") else "none: ") + "as fixed by the data set")
     return Plan(parts)
 
 
 def three_bpa(tags: Sequence[str], seed: int = 0) -> Plan:
-    """The file of 3BPA each sample [n] is from: train_300K, test_300K, test_600K, test_1200K, test_dih_beta120, ...
+    """The file of 3BPA that each sample [n] is from: train_300K, test_300K, test_600K, test_dih, test_dih_beta120, ...
 
     Molecular dynamics at 300 K is in distribution; `ood_600K` and `ood_1200K` have the temperature as severity; the
-    dihedral slices are `ood_dihedral_<angle>`. (Kovács et al., J. Chem. Theory Comput. 17, 7696 (2021).)
+    dihedral slices are `ood_dihedral`, or `ood_dihedral_<angle>`. (Kovács et al., J. Chem. Theory Comput. 17, 7696
+    (2021).)
     """
     temperature, parts = np.full(len(tags), np.nan), dict[str, Part]()
-    for tag, indices in _members(tags).items():
-        if md := re.fullmatch(r"(train|test)_(\d+)K", tag):
-            kelvin = float(md[2])
-            temperature[indices] = kelvin
-            name = md[1] if kelvin == 300 or md[1] == "train" else f"ood_{md[2]}K"
-            shift = (
-                f"temperature: molecular dynamics at {kelvin:g} K" if name.startswith("ood") else f"none: {kelvin:g} K"
-            )
+    for tag, indices in _members(tags, seed).items():
+        if dynamics := re.fullmatch(r"(train|test)_(\d+)K", tag):
+            role, kelvin = dynamics[1], float(dynamics[2])
+            inside = role == "train" or kelvin == 300
+            name = role if inside else f"ood_{kelvin:g}K"
+            shift = f"{'none' if inside else 'temperature'}: molecular dynamics at {kelvin:g} K"
             part = Part(indices, shift, kelvin, TEMPERATURE)
-        elif slice_ := re.fullmatch(r"(?:test_)?dih(?:edral)?_?(?:beta)?_?(\d+)", tag):
-            name, part = (
-                f"ood_dihedral_{slice_[1]}",
-                Part(indices, f"geometry: dihedral slice at beta = {slice_[1]} degrees"),
-            )
+            temperature[indices] = kelvin
+        elif scan := re.fullmatch(r"test_dih(?:_beta(\d+))?", tag):
+            name = f"ood_dihedral_{scan[1]}" if scan[1] else "ood_dihedral"
+            part = Part(indices, f"geometry: dihedral slice{f' at beta = {scan[1]} degrees' if scan[1] else 's'}")
         else:
-            raise _unknown(tag, "train_300K, test_300K, test_600K, test_1200K, test_dih_beta120, ...")
+            raise _unknown(tag, "train_300K, test_300K, test_600K, test_1200K, test_dih, test_dih_beta120, ...")
         if name in parts:
             raise UserError(f"the tag {tag!r} names a second split {name!r}; import only one of them")
         parts[name] = part
-    for name, part in parts.items():
-        parts[name] = Part(
-            np.random.default_rng(seed).permutation(part.indices), part.shift, part.severity, part.severity_column
-        )
     return Plan(parts, {TEMPERATURE: temperature})
 
 
@@ -91,15 +82,14 @@ def oc20(tags: Sequence[str], seed: int = 0) -> Plan:
     halved into `val` and `test`. (Chanussot et al., ACS Catal. 11, 6059 (2021).)
     """
     rank, parts = np.full(len(tags), -1), dict[str, Part]()
-    for tag, indices in _members(tags).items():
+    for tag, indices in _members(tags, seed).items():
         name = tag.removeprefix("val_")
-        mixed = np.random.default_rng(seed).permutation(indices)
         if tag in OC20_TRAIN:
             rank[indices] = OC20_TRAIN.index(tag)
         elif name in OC20_OOD:
-            parts[name] = Part(mixed, OC20_OOD[name])
+            parts[name] = Part(indices, OC20_OOD[name])
         elif name == "id":
-            parts["id"] = Part(mixed, "none: adsorbates and catalyst compositions of train")
+            parts["id"] = Part(indices, "none: adsorbates and catalyst compositions of train")
         else:
             raise _unknown(tag, ", ".join((*OC20_TRAIN, "val_id", *(f"val_{name}" for name in OC20_OOD))))
     trained = np.flatnonzero(rank >= 0)

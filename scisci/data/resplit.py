@@ -13,8 +13,7 @@ import numpy as np
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import creating
-from scisci.data.references import ELEMENTS, ReferenceFit
-from scisci.data.shifts import element_counts, slices
+from scisci.data.references import fit_references
 from scisci.data.splits import Plan
 from scisci.data.store import Store, fingerprint
 from scisci.data.writer import write_split
@@ -67,7 +66,7 @@ def _write(store: Store, folder: Path, plan: Plan) -> list[int]:
         train = plan.parts["train"].indices
         if "energy" in store.references:
             del first["references/energy"]
-            first["references/energy"], strange = _energy_references(store, train)
+            first["references/energy"], strange = fit_references(shards, train)
         groups, trained = store.sample_column("group"), np.zeros(len(store.groups), dtype=bool)
         trained[groups[train]] = True
         for name, part in plan.parts.items():
@@ -100,16 +99,3 @@ def _copy(source: h5py.File, target: h5py.File, columns: Mapping[str, np.ndarray
         del metadata[name]
     for name, values in columns.items():
         metadata.create_dataset(name, data=values, chunks=True, fletcher32=True)
-
-
-def _energy_references(store: Store, train: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """Per-element energies [119] of the samples at `train`, and the elements that only others have."""
-    fit, seen, start = ReferenceFit(), np.zeros(ELEMENTS, dtype=np.int64), 0
-    in_train = np.zeros(len(store), dtype=bool)
-    in_train[train] = True
-    for part in slices(store):
-        counts, rows = element_counts(part), in_train[start : start + len(part)]
-        fit.add_counts(counts[rows], part.samples["energy"][rows])
-        seen, start = seen + counts.sum(axis=0), start + len(part)
-    references = fit.solve()
-    return references, np.flatnonzero((seen > 0) & np.isnan(references)).tolist()

@@ -179,7 +179,12 @@ def severity_table(
                 graded[shift] = severities(store, shift)
             for file in files:
                 if file.split in names:
-                    of_split = bin_rows(file, graded[shift][file.ids], bins)
+                    own = graded[shift][file.ids]
+                    if not np.isfinite(own).all():
+                        raise UserError(
+                            f"{shift!r} is not known for all of {file.split!r}; leave those predictions out"
+                        )
+                    of_split = bin_rows(file, own, bins)
                     rows += [{"model": model, "shift": shift, "unit": unit, **row} for row in of_split]
     return pa.Table.from_pylist(rows, SCHEMA)
 

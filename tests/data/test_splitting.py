@@ -107,7 +107,14 @@ def test_oc20_tags_become_its_splits() -> None:
 
 
 def test_3bpa_tags_become_its_splits() -> None:
-    tags = ["train_300K"] * 20 + ["test_300K"] * 5 + ["test_600K"] * 4 + ["test_1200K"] * 3 + ["test_dih_beta120"] * 2
+    tags = (
+        ["train_300K"] * 20
+        + ["test_300K"] * 5
+        + ["test_600K"] * 4
+        + ["test_1200K"] * 3
+        + ["test_dih_beta120"] * 2
+        + ["test_dih"]
+    )
     plan = three_bpa(tags)
     found = {name: (len(part.indices), part.severity) for name, part in plan.parts.items()}
     assert found == {
@@ -115,6 +122,7 @@ def test_3bpa_tags_become_its_splits() -> None:
         "test": (5, 300.0),
         "ood_600K": (4, 600.0),
         "ood_1200K": (3, 1200.0),
+        "ood_dihedral": (1, None),
         "ood_dihedral_120": (2, None),
     }
     assert set(plan.columns["severity_temperature"][plan.parts["ood_1200K"].indices]) == {1200.0}
@@ -335,6 +343,13 @@ def test_a_column_of_tags_becomes_splits_by_the_command(tmp_path: Path) -> None:
     assert set(store.split("val").severities()) == {300.0}
     assert set(store.split("ood_600K").severities()) == {600.0}
     assert leaks(store) == []
+
+
+def test_particles_are_split_by_how_many_there_are(particle_store: Path, tmp_path: Path) -> None:
+    run(particle_store, "--out", tmp_path / "new.h5", "--by", "size", "--train-below", 5)
+    old, new = Store(particle_store), Store(tmp_path / "new.h5")
+    assert sorted(new.split("ood_size").indices()) == sorted(old.split("ood_bodies8").indices())
+    assert new.split("ood_size").severity == 8
 
 
 @pytest.mark.parametrize(
