@@ -12,7 +12,7 @@ COMMANDS = {
     "validate": ("scisci.tasks.cli", "measure a trained model on the validation split"),
     "test": ("scisci.tasks.cli", "measure a trained model on test and every ood_* split"),
     "predict": ("scisci.tasks.cli", "write a trained model's predictions"),
-    "evaluate": ("scisci.tasks.evaluate", "measure any ASE calculator on the splits of a data set"),
+    "evaluate": ("scisci.tasks.evaluate_cli", "measure any ASE calculator on the splits of a data set"),
     "data": ("scisci.cli_data", "list, describe, verify, import and generate data sets"),
     "models": ("scisci.models.cli", "list, measure and check architectures"),
     "symmetry": ("scisci.tasks.symmetry_cli", "measure the symmetry errors of a trained model"),

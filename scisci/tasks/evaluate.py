@@ -1,11 +1,9 @@
-"""`scisci evaluate`: measure any ASE calculator on the splits of a data set, as if it had been trained here."""
+"""Any ASE calculator measured on the splits of a data set, as if it had been trained here."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,15 +17,13 @@ from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedErr
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import MetricValue
 from scisci.data.batch import graph_batch
-from scisci.data.library import open_dataset
 from scisci.data.ragged import Ragged
 from scisci.data.references import ELEMENTS, ReferenceFit
 from scisci.data.store import Store
 from scisci.tasks.metrics import Accumulator, potential_errors
 from scisci.tasks.predictions import writing_predictions
-from scisci.tasks.tables import show_errors
 
-BATCH = 256
+BATCH = 32
 ALIGNMENT_SAMPLES = 1000
 
 
@@ -149,9 +145,19 @@ def energy_shift(store: Store, calculator: BaseCalculator) -> np.ndarray:
 
 
 def evaluate(
-    store: Store, split: str, evaluator: Evaluator, path: Path, samples: int | None = None, **attributes: str
+    store: Store,
+    split: str,
+    evaluator: Evaluator,
+    path: Path,
+    samples: int | None = None,
+    progress: Callable[[int], None] | None = None,
+    **attributes: str,
 ) -> dict[str, MetricValue]:
-    """Write a calculator's predictions for a split to `path`; returns its errors with standard errors."""
+    """Write a calculator's predictions for a split to `path`; returns its errors with standard errors.
+
+    `progress` is told the number of samples that have been computed since it was last told; `attributes` are written
+    into the file. Memory: the samples of one batch, and a few numbers per sample for the standard errors.
+    """
     errors = Accumulator(potential_errors)
     with writing_predictions(path, store.fingerprint, split, **attributes) as writer:
         for ids, ragged, names in batches(store, split, samples):
@@ -160,63 +166,6 @@ def evaluate(
             writer.append(ids, ragged.lengths, found, forces)
             tensors = {name: torch.from_numpy(values) for name, values in {**found, **forces}.items()}
             errors.update(tensors, graph_batch(ragged, cutoff=0))
+            if progress is not None:
+                progress(len(ids))
     return errors.compute()
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of `scisci evaluate`."""
-    top = argparse.ArgumentParser(
-        prog="scisci evaluate",
-        description="Measure any ASE calculator on splits of a data set, and write the same predictions file as"
-        " 'scisci predict'. The calculator is your own code: the module that you name is imported, also from the"
-        " working folder, and the factory in it is called with the options.",
-    )
-    top.add_argument("--calculator", required=True, metavar="MODULE:FACTORY", help="e.g. tblite.ase:TBLite")
-    top.add_argument("--calculator-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
-    top.add_argument("--data", required=True, metavar="NAME", help="name of a data set, or path of a store")
-    top.add_argument("--split", required=True, nargs="+", metavar="SPLIT", help="one or more splits")
-    top.add_argument("--samples", type=int, metavar="N", help="only the first N samples of each (default: all)")
-    top.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR", help="(default: predictions)")
-    top.add_argument(
-        "--align",
-        choices=["none", "energy"],
-        default="none",
-        help="codes differ in their zero of energy: 'energy' first adds one constant per element, fitted to the labels"
-        f" of the first {ALIGNMENT_SAMPLES:,} training samples (default: none)",
-    )
-    return top
-
-
-def _option(text: str) -> tuple[str, Any]:
-    key, _, value = text.partition("=")
-    if not (key and value):
-        raise UserError(f"--calculator-options {text} is not understood; write it as KEY=VALUE")
-    try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        return key, value
-
-
-def main(argv: list[str]) -> None:
-    """Run `scisci evaluate`."""
-    args = parser().parse_args(argv)
-    if args.samples is not None and args.samples < 1:
-        raise UserError(f"--samples is {args.samples}, but must be at least 1")
-    store = open_dataset(args.data)
-    splits = [store.split(name).name for name in args.split]
-    calculator = load_calculator(args.calculator, dict(_option(text) for text in args.calculator_options))
-    wanted = quantities(store, calculator)
-    shift = energy_shift(store, calculator) if args.align == "energy" else np.zeros(ELEMENTS)
-    evaluator, results = Evaluator(calculator, wanted, shift), {}
-    for split in splits:
-        path = args.out / f"{split}.h5"
-        attributes = {"calculator": args.calculator, "align": args.align}
-        results[split] = evaluate(store, split, evaluator, path, args.samples, **attributes)
-        print(f"wrote {path}")
-    show_errors(results, list(next(iter(results.values()))))
-    if args.align == "energy":
-        fitted = {int(z): float(shift[z]) for z in np.flatnonzero(np.isfinite(shift))}
-        told = ", ".join(f"{z}: {value:.6g}" for z, value in fitted.items())
-        print(f"energies were shifted by a constant per element, fitted on 'train' (eV by atomic number: {told})")
-    else:
-        print("energies are the calculator's own; '--align energy' takes another zero of energy per element out")

@@ -16,7 +16,8 @@ from scisci.data.samples import AtomsSample
 from scisci.data.store import Store
 from scisci.data.writer import StoreWriter
 from scisci.tasks.cli import main as lightning
-from scisci.tasks.evaluate import Evaluator, energy_shift, evaluate, main, quantities, structures
+from scisci.tasks.evaluate import Evaluator, energy_shift, evaluate, quantities, structures
+from scisci.tasks.evaluate_cli import main
 
 NO_SHIFT = np.zeros(119)
 
@@ -81,7 +82,7 @@ def test_file_and_errors_do_not_depend_on_the_batch(
     crystals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, found = Store(crystals), []
-    for size in (256, 5):
+    for size in (32, 5):
         monkeypatch.setattr("scisci.tasks.evaluate.BATCH", size)
         errors = evaluate(store, "test", evaluator(store, Shifted()), tmp_path / f"{size}.h5", samples=12)
         with h5py.File(tmp_path / f"{size}.h5") as file:
@@ -102,6 +103,24 @@ def test_alignment_takes_out_another_zero_of_energy_fitted_on_train_alone(crysta
     aligned = evaluate(store, "test", evaluator(store, Shifted(), shift), tmp_path / "aligned.h5")
     assert aligned["energy_mae"].value < 1e-3
     assert aligned["force_mae"] == plain["force_mae"]
+
+
+def test_alignment_sees_no_test_sample(crystals: Path, tmp_path: Path) -> None:
+    """Labels with another zero of energy in the test split alone: the shift that would hide it is not found."""
+    source, path = Store(crystals), tmp_path / "moved.h5"
+    with StoreWriter(path, "atoms") as writer:
+        for name in ("train", "test"):
+            ragged, start = source.take(source.split(name).indices(12)), len(writer)
+            for k, (a, b) in enumerate(zip(ragged.offsets[:-1], ragged.offsets[1:], strict=True)):
+                fields = {field: values[k] for field, values in ragged.samples.items() if field != "group"}
+                fields |= {field: values[a:b] for field, values in ragged.items.items()}
+                fields["energy"] += 4 * 2.0 if name == "test" else 0.0
+                writer.append(AtomsSample(**fields), "copper")
+            writer.split(name, np.arange(start, len(writer)), "none")
+    store = Store(path)
+    shift = energy_shift(store, EMT())
+    aligned = evaluate(store, "test", evaluator(store, EMT(), shift), tmp_path / "test.h5")
+    assert aligned["energy_mae"].value == pytest.approx(2000, rel=1e-6)
 
 
 def test_shipped_labels_are_those_of_gfn2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
