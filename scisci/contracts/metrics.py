@@ -41,7 +41,18 @@ def _symmetry(group: str, quantity: str, precision: str) -> Metric:
     )
 
 
-SYMMETRY_GROUPS = ("rotation", "reflection", "translation", "permutation")
+def _regression(quantity: str, unit: str, what: str) -> tuple[Metric, ...]:
+    """Error, unexplained and explained share of the variance of one quantity."""
+    variance = f"mean of ({what} - reference)^2 over the variance of the reference on the same split"
+    return (
+        Metric(f"{quantity}_mse", f"{quantity} MSE", unit, "lower", True, f"mean of ({what} - reference)^2"),
+        Metric(f"{quantity}_fvu", f"{quantity} unexplained", "", "lower", True, f"{variance}: 1 - R²"),
+        Metric(f"{quantity}_r2", f"{quantity} R²", "", "higher", False, f"1 - {variance}"),
+    )
+
+
+SYMMETRY_GROUPS = ("rotation", "reflection", "translation", "permutation", "torus", "cubic")
+SYMMETRY_QUANTITIES = ("energy", "forces", "positions", "velocities", "omega_m", "sigma_8")
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -65,10 +76,21 @@ METRICS: dict[str, Metric] = {
             True,
             "mean over particles and components of (x - x_ref)^2 at the later time, in reduced units",
         ),
+        *_regression("velocities", "(km/s)²", "velocity"),
+        Metric(
+            "velocities_r2_mean",
+            "velocities R², mean of clouds",
+            "",
+            "higher",
+            False,
+            "mean over clouds of each cloud's own R²",
+        ),
+        *_regression("omega_m", "", "Omega_m"),
+        *_regression("sigma_8", "", "sigma_8"),
         *(
             _symmetry(group, quantity, precision)
             for group in SYMMETRY_GROUPS
-            for quantity in ("energy", "forces", "positions")
+            for quantity in SYMMETRY_QUANTITIES
             for precision in ("", "_float64")
         ),
     )

@@ -63,6 +63,7 @@ class RunSpec(_Record):
     size: str
     overrides: dict[str, Any] = Field(default_factory=dict)
     treatment: Literal["none", "augmentation"] = "none"
+    task: dict[str, Any] = Field(default_factory=dict, description="options of the data's task, such as its target")
     data: int = Field(gt=0, description="unique training samples: the first `data` of the fixed permutation")
     seed: int = 0
     optimization: OptimizationSpec

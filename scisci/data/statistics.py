@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from scisci.data.batch import graph_batch
 from scisci.data.store import Store
 
 STATISTICS_SAMPLES = 4096
+STATISTICS_CLOUDS = 256
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,13 @@ def measure_statistics(store: Store, indices: np.ndarray, cutoff: float) -> Stat
 class PointStatistics:
     """What a model of points must know of its training subset before it is built.
 
-    `scales` has the rms of a component of each field that enters the model, and of what it is to predict;
-    `average_neighbors` is the mean number of edges per point.
+    `scales` has the rms of a component of each field that enters the model, and of what it is to predict, about its
+    mean in `offsets` if it has one; `average_neighbors` is the mean number of edges per point.
     """
 
     average_neighbors: float
     scales: dict[str, float]
+    offsets: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON and checkpoints."""
@@ -100,3 +102,24 @@ def particle_statistics(store: Store, indices: np.ndarray, cutoff: float) -> Poi
         average_neighbors=batch.edge_index.shape[1] / len(batch.pos),
         scales={name: scale or 1.0 for name, scale in scales.items()},
     )
+
+
+def cloud_statistics(store: Store, indices: np.ndarray, cutoff: float, targets: tuple[str, ...]) -> PointStatistics:
+    """Statistics of the clouds at `indices` (the first 256), with neighbours within `cutoff` Mpc/h.
+
+    Of a vector per point the scale is the rms of a component; of a parameter of clouds there is the mean as well.
+    """
+    if absent := set(targets) - set(store.fields):
+        raise UserError(f"{store.path} has no {' and no '.join(sorted(absent))}; it has {', '.join(store.fields)}")
+    batch = graph_batch(store.take(indices[:STATISTICS_CLOUDS]), cutoff)
+    if not batch.edge_index.shape[1]:
+        raise UserError(f"no two training points are within the cutoff of {cutoff} Mpc/h; give a larger one")
+    scales, offsets = {}, {}
+    for name in targets:
+        values = batch[name].double()
+        if values.dim() == 1:
+            offsets[name] = float(values.mean())
+        scales[name] = float((values - offsets.get(name, 0.0)).square().mean().sqrt())
+        if not scales[name] > 0:
+            raise UserError(f"{name} is the same throughout the training clouds of {store.path}; give more of them")
+    return PointStatistics(batch.edge_index.shape[1] / len(batch.pos), scales, offsets)

@@ -10,15 +10,24 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from scisci.contracts.errors import UserError
+from scisci.contracts.errors import UserError, unknown_name
 from scisci.contracts.files import write_text
-from scisci.contracts.run import RunSpec
+from scisci.contracts.run import OptimizationSpec, RunSpec
 from scisci.sweep.study import Study
 
 if TYPE_CHECKING:
     from scisci.models.blocks.graph import Inputs
 
 PLAN_FILE = "plan.json"
+# Arguments of a task for which a study has keys of its own.
+_OWN_KEYS = {
+    *OptimizationSpec.model_fields,
+    "architecture",
+    "size",
+    "overrides",
+    "symmetry_treatment",
+    "symmetry_samples",
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ class Plan(BaseModel):
             size=cell.size,
             overrides=entry.overrides,
             treatment=entry.treatment,
+            task=study.task,
             data=study.data[amount],
             seed=study.seeds[seed],
             optimization=study.recipe(cell.label, cell.size, study.data[amount]),
@@ -138,6 +148,9 @@ def make_plan(study: Study) -> Plan:
     weights = {"energy_weight", "force_weight", "stress_weight"} & study.optimization.model_fields_set
     if foreign := sorted(weights - set(signature(task.__init__).parameters)):
         raise UserError(f"the study's {foreign[0]} means nothing for data of the domain {store.domain!r}; remove it")
+    known = set(signature(task.__init__).parameters) - {"self", *_OWN_KEYS}
+    if strange := sorted(set(study.task) - known):
+        raise unknown_name(f"option in task of data of the domain {store.domain!r}", strange[0], known)
     inputs = task.inputs(store)
     for label in study.architectures:
         _build(study, label, inputs)

@@ -58,6 +58,7 @@ class Study(_Section):
     schema_version: Literal[1] = 1
     study: str = Field(pattern=r"^\w[\w.-]*$")
     dataset: str
+    task: dict[str, Any] = Field(default_factory=dict, description="options of the data's task, such as its target")
     architectures: dict[str, ArchitectureEntry] = Field(min_length=1)
     data: tuple[PositiveInt, ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)

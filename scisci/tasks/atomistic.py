@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -50,7 +51,7 @@ class AtomisticTask(Task):
     errors = staticmethod(potential_errors)
     headline = "force_mae"
     compared = POTENTIAL
-    predicted: ClassVar[dict[str, str]] = {"energy": "system", "forces": "point", "stress": "system"}
+    predicted: Mapping[str, str] = {"energy": "system", "forces": "point", "stress": "system"}
 
     model: Potential
 

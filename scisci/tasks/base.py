@@ -22,7 +22,7 @@ from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
 from scisci.symmetry.actions import rotate
 from scisci.symmetry.measure import as_dtype, symmetry_errors
-from scisci.tasks.metrics import Accumulator
+from scisci.tasks.metrics import Accumulator, Shares
 
 LOG_EVERY = 20
 
@@ -41,12 +41,14 @@ class Task(L.LightningModule):
     """Of which domain its samples are."""
     statistics_type: ClassVar[type[Statistics] | type[PointStatistics]]
     """What the model must know of the training subset."""
-    headline: ClassVar[str]
+    headline: str
     """The metric that the progress bar shows."""
-    compared: ClassVar[Mapping[str, str]]
+    compared: Mapping[str, str]
     """Quantities whose symmetry errors are measured → outputs of the model."""
-    predicted: ClassVar[Mapping[str, str]]
+    predicted: Mapping[str, str]
     """Outputs that `predict` writes, where the model gives them → "system" or "point"."""
+    groups: ClassVar[tuple[str, ...]] = ("rotation", "reflection", "translation", "permutation")
+    """Symmetry groups under which the model is measured after training."""
 
     model: nn.Module
     statistics: Any
@@ -69,7 +71,7 @@ class Task(L.LightningModule):
         raise NotImplementedError
 
     @staticmethod
-    def errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
+    def errors(outputs: dict[str, Tensor], batch: Any) -> Mapping[str, tuple[Tensor, Tensor] | Shares]:
         """Per-sample (numerator, weight) of each metric."""
         raise NotImplementedError
 
@@ -193,8 +195,8 @@ class Task(L.LightningModule):
         """Symmetry errors on the first `symmetry_samples` systems of a batch, in the model's precision and float64."""
         few = first_systems(batch, self.hparams["symmetry_samples"])
         exact_model, exact = as_dtype(self.model, few, torch.float64)
-        in_float64 = symmetry_errors(exact_model, [exact], quantities=self.compared)
-        here = symmetry_errors(self.model, [few], quantities=self.compared)
+        in_float64 = symmetry_errors(exact_model, [exact], groups=self.groups, quantities=self.compared)
+        here = symmetry_errors(self.model, [few], groups=self.groups, quantities=self.compared)
         return here | {f"{name}_float64": value for name, value in in_float64.items()}
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:

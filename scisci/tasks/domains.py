@@ -7,9 +7,10 @@ from typing import Any
 from scisci.contracts.errors import UserError, unknown_name
 from scisci.tasks.atomistic import AtomisticTask
 from scisci.tasks.base import Task
+from scisci.tasks.clouds import CloudTask
 from scisci.tasks.particles import ParticleTask
 
-TASKS: tuple[type[Task], ...] = (AtomisticTask, ParticleTask)
+TASKS: tuple[type[Task], ...] = (AtomisticTask, ParticleTask, CloudTask)
 
 
 def task_for(domain: str) -> type[Any]:

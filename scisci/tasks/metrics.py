@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,8 +13,18 @@ from torch import Tensor
 from scisci.contracts.run import MetricValue
 
 MILLI = 1000.0
-# Outputs and batch → per-sample (numerator, weight) of each metric.
-SampleErrors = Callable[[dict[str, Tensor], Any], dict[str, tuple[Tensor, Tensor]]]
+PARAMETERS = ("omega_m", "sigma_8")
+
+
+class Shares(NamedTuple):
+    """Squared errors [B] and labels [B] of a number per sample, for shares of the labels' variance over a split."""
+
+    missed: Tensor
+    labels: Tensor
+
+
+# Outputs and batch → per-sample (numerator, weight) of each metric, or what its shares of the variance come from.
+SampleErrors = Callable[[dict[str, Tensor], Any], Mapping[str, tuple[Tensor, Tensor] | Shares]]
 
 
 def ratio_estimate(numerators: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> MetricValue:
@@ -69,17 +79,51 @@ def particle_errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[T
     return {"position_mse": (_per_system(missed.square().sum(dim=1), batch), 3 * particles)}
 
 
+def velocity_errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
+    """Per-sample (numerator, weight) of `velocities_mse` (km/s)², `_fvu`, `_r2` and `_r2_mean`.
+
+    A cloud's variance is about its own mean velocity. R² is that of all clouds together: 1 - sum of squared errors /
+    sum of squared deviations, which equals 1 - mean(MSE) / mean(variance) where clouds have equally many points. The
+    mean of every cloud's own R², which is published as well, weights quiet and small clouds more.
+    """
+    points = (batch.ptr[1:] - batch.ptr[:-1]).double()
+    true = batch.velocities.double()
+    missed = _per_system((outputs["velocities"].double() - true).square().sum(dim=1), batch)
+    mean = true.new_zeros(batch.num_graphs, 3).index_add(0, batch.batch, true) / points[:, None]
+    spread = _per_system((true - mean[batch.batch]).square().sum(dim=1), batch)
+    return {
+        "velocities_mse": (missed, 3 * points),
+        "velocities_fvu": (missed, spread),
+        "velocities_r2": (spread - missed, spread),
+        "velocities_r2_mean": (1 - missed / spread, torch.ones_like(spread)),
+    }
+
+
+def parameter_errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[Tensor, Tensor] | Shares]:
+    """Per-sample errors of cosmological parameters: `_mse`, and `_fvu` and `_r2` about the split's own mean."""
+    errors: dict[str, tuple[Tensor, Tensor] | Shares] = {}
+    for name in PARAMETERS:
+        true = batch[name].double()
+        missed = (outputs[name].double() - true).square()
+        errors[f"{name}_mse"] = (missed, torch.ones_like(missed))
+        errors[f"{name}_fvu"] = errors[f"{name}_r2"] = Shares(missed, true)
+    return errors
+
+
 class Accumulator:
     """Collects per-sample errors of one split, batch by batch."""
 
     def __init__(self, errors: SampleErrors) -> None:
         self._errors = errors
         self._parts: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        self._shares: set[str] = set()
         self._groups: list[Tensor] = []
 
     def update(self, outputs: dict[str, Tensor], batch: Any) -> None:
         """Add a batch."""
         for name, parts in self._errors(outputs, batch).items():
+            if isinstance(parts, Shares):
+                self._shares.add(name)
             self._parts[name].append((parts[0].detach().cpu(), parts[1].cpu()))
         self._groups.append(batch.group.cpu())
 
@@ -89,5 +133,8 @@ class Accumulator:
         estimates = {}
         for name, parts in self._parts.items():
             numerators, weights = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+            if name in self._shares:
+                weights = np.square(weights - weights.mean())
+                numerators = weights - numerators if name.endswith("_r2") else numerators
             estimates[name] = ratio_estimate(numerators, weights, groups)
         return estimates

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -45,7 +46,7 @@ class ParticleTask(Task):
     errors = staticmethod(particle_errors)
     headline = "position_mse"
     compared = PARTICLES
-    predicted: ClassVar[dict[str, str]] = {"positions": "point"}
+    predicted: Mapping[str, str] = {"positions": "point"}
 
     model: Cloud
 

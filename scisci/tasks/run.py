@@ -111,6 +111,7 @@ def _task(spec: RunSpec, domain: str) -> Task:
         symmetry_treatment=spec.treatment,
         symmetry_samples=spec.evaluation.symmetry_samples,
         **{name: value for name, value in recipe.items() if name in accepted},
+        **spec.task,
     )
     return made
 

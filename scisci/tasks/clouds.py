@@ -1,0 +1,109 @@
+"""The LightningModule for point clouds of cosmology: velocities of halos, or parameters of their universe."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from scisci.data.module import StoreDataModule
+from scisci.data.statistics import PointStatistics, cloud_statistics
+from scisci.data.store import Store
+from scisci.models import registry
+from scisci.models.blocks.graph import Inputs
+from scisci.models.cloud import Cloud, Target, inputs_of
+from scisci.tasks.base import Task
+from scisci.tasks.metrics import PARAMETERS, parameter_errors, velocity_errors
+
+
+class CloudTask(Task):
+    """Train a model on point clouds, from the positions of their points alone.
+
+    With the target "velocities" it predicts a peculiar velocity (km/s) per point, with "parameters" Omega_m and
+    sigma_8 of the cloud, read off a mean over its points. The loss is the mean squared error over points and
+    components, or over parameters, in units of the target's variance in the training subset. AdamW; the learning rate
+    rises over the warm-up and falls to zero at the last step.
+
+    Args:
+        architecture: name of an architecture; `scisci models list` shows them.
+        size: one of the architecture's sizes, named by their approximate number of parameters as a potential.
+        overrides: options of the architecture that differ from the size's preset.
+        target: what is predicted.
+        cutoff: points further apart do not see each other, Mpc/h; images of a periodic box count as neighbours.
+        symmetry_treatment: "augmentation" turns every training cloud (and its box) at random, "none" leaves it.
+        learning_rate: highest learning rate of AdamW.
+        schedule: how the rate changes after the warm-up; "cosine" and "linear" end at zero.
+        warmup: share of the steps over which the rate rises.
+        weight_decay: decoupled weight decay.
+        symmetry_samples: samples per split on which symmetry errors are measured; 0 for none.
+    """
+
+    name = "clouds"
+    domain = "cloud"
+    statistics_type = PointStatistics
+    # A translation of all space leaves a periodic cloud's edges as they are; one in the box does not.
+    groups = ("rotation", "reflection", "torus", "permutation")
+
+    model: Cloud
+
+    def __init__(
+        self,
+        architecture: str = "egnn",
+        size: str = "30k",
+        overrides: dict[str, Any] | None = None,
+        target: Literal["velocities", "parameters"] = "velocities",
+        cutoff: float = 20.0,
+        symmetry_treatment: Literal["none", "augmentation"] = "none",
+        learning_rate: float = 0.003,
+        schedule: Literal["cosine", "linear", "constant"] = "cosine",
+        warmup: float = 0.1,
+        weight_decay: float = 0.0,
+        symmetry_samples: int = 4,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        per_point = target == "velocities"
+        self.targets = ("velocities",) if per_point else PARAMETERS
+        self.errors = velocity_errors if per_point else parameter_errors  # type: ignore[method-assign]
+        self.headline = f"{self.targets[0]}_r2"
+        self.compared = {name: name for name in self.targets}
+        self.predicted = dict.fromkeys(self.targets, "point" if per_point else "system")
+        self.begin()
+
+    def overrides(self) -> dict[str, Any]:
+        """The cutoff, unless the overrides have one, and they."""
+        return {"cutoff": self.hparams["cutoff"], **super().overrides()}
+
+    @classmethod
+    def inputs(cls, store: Store) -> Inputs:
+        """Positions alone."""
+        return inputs_of(())
+
+    def measure(self, data: StoreDataModule) -> PointStatistics:
+        """Typical velocities or parameters of the training subset."""
+        data.require(self.domain)
+        return cloud_statistics(data.store, data.train_indices(), self.cutoff, self.targets)
+
+    def build(self, statistics: PointStatistics) -> None:
+        """Make the model for data with these statistics; initialised from torch's current random state."""
+        self.statistics = statistics
+        vectors = "velocities" in self.targets
+        kind: Literal["vector", "system"] = "vector" if vectors else "system"
+        targets = tuple(
+            Target(name, kind, statistics.scales[name], statistics.offsets.get(name, 0.0)) for name in self.targets
+        )
+        backbone = registry.build(
+            self.hparams["architecture"],
+            inputs_of(()),
+            statistics.average_neighbors,
+            vector_output=vectors,
+            **self.options,
+        )
+        self.model = Cloud(backbone, (), targets)
+
+    def loss(self, outputs: dict[str, Tensor], batch: Any) -> Tensor:
+        """The training loss of one batch."""
+        scales = self.statistics.scales
+        parts = [((outputs[name] - batch[name]) / scales[name]).square().mean() for name in self.targets]
+        return torch.stack(parts).mean()
