@@ -24,8 +24,8 @@ def generator() -> np.random.Generator:
 class Augmentation:
     """Turn every system of a batch by its own rotation, uniform on SO(3) or O(3); labels turn with it.
 
-    Uniform is with respect to Haar measure, drawn as in Shoemake, "Uniform random rotations" (1992). `kind` is one of
-    `KINDS`; another is a `UserError`.
+    Uniform is with respect to Haar measure: rotations are those of uniform unit quaternions (Shoemake, "Uniform random
+    rotations", 1992). `kind` is one of `KINDS`; another is a `UserError`.
     """
 
     kind: str = "rotation"

@@ -6,10 +6,10 @@ so they are those of the edges: of M = sum over edges of w(|r|) r rᵀ, with a w
 cutoff. M turns with the system, and it does not change when points are relabelled or moved by lattice vectors.
 
 Where two eigenvalues of M meet, axes are not determined and the average jumps. Dym, Lawrence and Siegel, "Equivariant
-frames and the impossibility of continuous canonicalization" (2024, arXiv:2402.16077) prove that no finite frame
-without weights avoids this, and propose weights. `weighted` frames have all orders of the axes besides all signs, with
-weights that depend on the gaps: axes that exchange their rank no longer make a jump, axes that turn within a plane a
-smaller one.
+frames and the impossibility of continuous canonicalization" (2024, arXiv:2402.16077) prove that no frame of practical
+size avoids this unless its members are weighted by the input. A cheap form of that is `weighted`: all orders of the
+axes besides all signs, with weights that depend on the gaps. Axes that exchange their rank then make no jump; axes that
+turn within a plane still make one, less what quarter turns average out.
 """
 
 from __future__ import annotations

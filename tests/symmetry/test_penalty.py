@@ -10,7 +10,11 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
-from scisci.models.conformance.systems import batch_of
+from scisci.models import registry
+from scisci.models.blocks.graph import Inputs
+from scisci.models.conformance.systems import ELEMENTS, batch_of, molecules
+from scisci.models.potential import Potential
+from scisci.symmetry.measure import symmetry_errors
 from scisci.symmetry.penalty import SoftEquivariance, equivariance_penalty
 
 
@@ -154,3 +158,32 @@ def test_strengths_travel_with_weights_and_rest_in_evaluation() -> None:
     assert other.strengths == soft.strengths
     soft.eval()(Angle(1.0), x, np.random.default_rng(0))
     assert soft.strengths["flip"] == first
+
+
+def test_a_potential_that_follows_the_penalty_measures_as_more_symmetric() -> None:
+    """On gradient forces, whose penalty is differentiated through the force; judged on elements it was not shown."""
+    torch.manual_seed(0)
+    backbone = registry.build("transformer", Inputs(ELEMENTS), 7.0, **registry.options("transformer", "3k"))
+    model, batch = Potential(backbone, (0.0,) * 4, 1.0).double(), molecules(np.random.default_rng(0))
+
+    def error() -> float:
+        (found,) = symmetry_errors(model.eval(), [batch] * 8, 9, ["rotation"], {"forces": "forces"}).values()
+        return found.value
+
+    def penalty_now() -> float:
+        found = [
+            equivariance_penalty(model.eval(), batch, "rotation", np.random.default_rng(seed), ["forces"])
+            for seed in range(8)
+        ]
+        return float(torch.stack(found).mean())
+
+    before = error()
+    assert penalty_now() == pytest.approx(before**2, rel=0.3)
+    soft, rng = SoftEquivariance(["rotation"], ["interaction", "forces"]), np.random.default_rng(1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    model.train()
+    for _ in range(40):
+        optimizer.zero_grad()
+        soft(model, batch, rng).backward()
+        optimizer.step()
+    assert error() < before / 3
