@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scisci.contracts.metrics import SYMMETRY_GROUPS
 from scisci.data.batch import PER_POINT
 from scisci.symmetry.groups import GROUPS, Element, periodic_vectors, random_rotations, require
 
@@ -30,7 +29,7 @@ PLACES = ("pos", "positions", "target_positions")
 VECTORS = (*PLACES, "forces", "velocities", "displacement")
 TENSORS = ("stress",)
 # The groups that every model makes a claim of, and every run is measured by.
-ACTIONS = {name: GROUPS[name] for name in SYMMETRY_GROUPS}
+ACTIONS = {name: GROUPS[name] for name in ("rotation", "reflection", "translation", "permutation")}
 
 
 def _turn(vectors: Tensor, by: Tensor) -> Tensor:

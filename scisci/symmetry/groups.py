@@ -21,7 +21,7 @@ from torch import Tensor
 from scisci.contracts.errors import UserError, unknown_name
 
 TRANSLATION_RANGE = 10.0
-LATTICE_TOLERANCE = 1e-4
+LATTICE_TOLERANCE = 1e-5
 Matrices = Callable[[int, np.random.Generator], Tensor]
 
 
@@ -167,10 +167,11 @@ def periodic_vectors(batch: Any) -> Tensor:
 
 _CUBIC = cubic_matrices()
 GROUPS: dict[str, Group] = {
-    "translation": Group("T(3)", "translations of all space; periodic points are not wrapped", shifts="space"),
     "rotation": Group("SO(3)", "rotations about the origin; a cell turns too", random_rotations),
     "reflection": Group("O(3) \\ SO(3)", "reflections and rotoinversions alone", random_improper),
-    "inversion": Group("-1", "x -> -x alone; a periodic box stays as it is", elements=-_CUBIC[:1]),
+    "translation": Group("T(3)", "translations of all space; periodic points are not wrapped", shifts="space"),
+    "permutation": Group("S_n", "reordering the points of a system", permutes=True),
+    "inversion": Group("C_i", "x -> -x alone; a periodic box stays as it is", elements=-_CUBIC[:1]),
     "orthogonal": Group("O(3)", "rotations and reflections; a cell turns too", random_orthogonal),
     "rigid": Group("SE(3)", "rotations and translations", random_rotations, "space"),
     "euclidean": Group("E(3)", "rotations, reflections and translations", random_orthogonal, "space"),
@@ -178,7 +179,6 @@ GROUPS: dict[str, Group] = {
     "octahedral": Group("O", "the 24 rotations of a cube; a periodic cubic box stays as it is", elements=_CUBIC[:24]),
     "cubic": Group("O_h", "the 48 symmetries of a cube; a periodic cubic box stays as it is", elements=_CUBIC),
     "torus": Group("T(3) / lattice", "translations in a periodic box; points are put back into it", shifts="box"),
-    "permutation": Group("S_n", "reordering the points of a system", permutes=True),
 }
 
 

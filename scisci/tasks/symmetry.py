@@ -5,20 +5,19 @@ Beside the tasks, since these rebuild a trained model and know which labels its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from scisci.contracts.errors import UserError
-from scisci.contracts.metrics import SYMMETRY_GROUPS
 from scisci.data.batch import graph_batch
 from scisci.data.library import open_dataset
 from scisci.data.samples import layout
 from scisci.data.store import Store
+from scisci.symmetry.actions import ACTIONS, Outputs
 from scisci.symmetry.groups import group_named
 from scisci.symmetry.measure import batch_as, measure
 from scisci.symmetry.summary import Row, summary
@@ -34,7 +33,7 @@ def measured(
     checkpoint: str,
     dataset: str,
     splits: Sequence[str] = ("test",),
-    groups: Sequence[str] = SYMMETRY_GROUPS,
+    groups: Sequence[str] = tuple(ACTIONS),
     samples: int = 64,
     elements: int = 8,
     dtype: str = "float32",
@@ -71,11 +70,12 @@ def split_rows(
     model = model.double() if precision == torch.float64 else model
     # A potential gives the stress of crystals whether or not it was trained on it.
     quantities = {**task.compared, "stress": "stress"}
-    batches, missed = _batches(model, store, ids, precision), MISSED.get(task.name)
     with torch.no_grad():
-        found = measure(model, batches, groups, quantities, elements, seed, missed)
+        found = measure(model, _batches(model, store, ids, precision), groups, quantities, elements, seed, _missed)
     units = {field.name: field.unit for field in layout(store.domain)}
     for (group, quantity), errors in found.items():
+        if not np.isfinite(errors.squares).all():
+            raise UserError(f"the model's {quantity} is not finite on some samples; lower its learning rate")
         for row in summary(errors):
             unit = units.get(quantity, "") if row["statistic"] == "absolute" else ""
             sample = {"sample": int(ids[row["sample"]])} if "sample" in row else {}
@@ -90,17 +90,9 @@ def _batches(model: Any, store: Store, ids: np.ndarray, dtype: torch.dtype) -> I
         yield batch if dtype == torch.float32 else batch_as(batch, dtype)
 
 
-def _missed_by_potential(outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
-    names = [name for name in ("energy", "forces", "stress") if name in outputs and name in batch]
-    return {name: outputs[name] - batch[name] for name in names}
-
-
-def _missed_by_particles(outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
-    return {"positions": batch.pos + outputs["displacement"] - batch.target_positions}
-
-
-# By task: how far outputs are from labels, for the quantities whose symmetry is measured.
-MISSED: dict[str, Callable[[dict[str, Tensor], Any], dict[str, Tensor]]] = {
-    "atomistic": _missed_by_potential,
-    "particles": _missed_by_particles,
-}
+def _missed(outputs: Outputs, batch: Any) -> Outputs:
+    """How far outputs are from labels: from fields of the same name, displacements from where particles went."""
+    off = {name: values - batch[name] for name, values in outputs.items() if name in batch}
+    if "displacement" in outputs and "target_positions" in batch:
+        off["positions"] = batch.pos + outputs["displacement"] - batch.target_positions
+    return off

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from scisci.contracts.errors import UserError, unknown_name
 from scisci.contracts.files import atomic_path
-from scisci.contracts.metrics import SYMMETRY_GROUPS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,12 +19,15 @@ def parser() -> argparse.ArgumentParser:
     """The options of `scisci symmetry`."""
     top = argparse.ArgumentParser(prog="scisci symmetry", description="Symmetry of trained models, measured.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    listing = commands.add_parser("groups", help="the groups there are")
+    listing.set_defaults(run=lambda _: show_groups())
     sub = commands.add_parser(
         "measure",
         help="the error of f(g x) against g f(x), by group g and predicted quantity f",
         description="Measure f(g x) - g f(x) of a trained model f for random elements g of symmetry groups (all"
         " elements of the finite ones), relative to f(x), with 95 % intervals; docs/symmetry.md defines each figure.",
     )
+    sub.set_defaults(run=measure)
     sub.add_argument("checkpoint", metavar="CHECKPOINT", help="run directory, or a model or checkpoint file")
     sub.add_argument("--data", required=True, metavar="NAME", help="name of a data set, or path of a store")
     sub.add_argument("--split", nargs="+", default=["test"], metavar="S", help="one or more splits (default: test)")
@@ -34,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="G",
-        help=f"{', '.join(SYMMETRY_GROUPS)} (the default), orthogonal, rigid, euclidean, inversion, axial-x, axial-y,"
-        " axial-z, octahedral, cubic, torus",
+        default=[],
+        help="of those that 'scisci symmetry groups' lists (default: the first four)",
     )
     sub.add_argument("--samples", type=int, default=64, metavar="N", help="the first N of a split (default: 64)")
     sub.add_argument("--elements", type=int, default=8, metavar="K", help="random elements per sample (default: 8)")
@@ -48,14 +50,33 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> None:
     """Run `scisci symmetry`."""
     args = parser().parse_args(argv)
+    args.run(args)
+
+
+def show_groups() -> None:
+    """Print a row per symmetry group."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from scisci.symmetry.groups import GROUPS
+
+    table = Table("group", "", "elements")
+    for name, group in GROUPS.items():
+        table.add_row(name, group.symbol, group.about)
+    Console().print(table)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Measure, print and write what the options ask for."""
     for name in ("samples", "elements"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} is {getattr(args, name)}, but must be at least 1")
     if args.out is not None and args.out.suffix not in WRITERS:
         raise unknown_name("ending of --out", args.out.suffix, WRITERS)
+    from scisci.symmetry.actions import ACTIONS
     from scisci.tasks.symmetry import measured
 
-    groups = list(dict.fromkeys(args.group or SYMMETRY_GROUPS))
+    groups = list(dict.fromkeys(args.group or ACTIONS))
     table = measured(args.checkpoint, args.data, args.split, groups, args.samples, args.elements, args.dtype, args.seed)
     show(table)
     if args.out is not None:

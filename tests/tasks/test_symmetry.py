@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from scisci.cli import run
+from scisci import cli
 from scisci.contracts.errors import UserError
-from scisci.contracts.metrics import SYMMETRY_GROUPS
 from scisci.data.batch import graph_batch
 from scisci.data.store import Store
-from scisci.symmetry.actions import apply
+from scisci.symmetry.actions import ACTIONS, apply
 from scisci.symmetry.groups import GROUPS, Element
 from scisci.tasks.checkpoints import load_task
 from scisci.tasks.cli import main as fit
 from scisci.tasks.symmetry import measured
-from scisci.tasks.symmetry_cli import main, parser
+from scisci.tasks.symmetry_cli import main
+
+ISOLATED = [group for group in GROUPS if group != "torus"]
 
 
 def trained(store: Path, runs: Path, *options: str) -> Path:
@@ -59,7 +62,7 @@ def test_figures_are_printed_and_written(
     tables = []
     for ending in (".json", ".csv", ".parquet"):
         out = tmp_path / f"found{ending}"
-        run(
+        cli.run(
             [
                 *("symmetry", "measure", str(potential), "--data", str(small_store), "--split", "test", "ood_600K"),
                 *("--group", "rotation", "permutation", "--samples", "12", "--elements", "3", "--out", str(out)),
@@ -87,7 +90,7 @@ def test_precision_shows_in_exact_symmetries_alone(potential: Path, small_store:
     errors = {}
     for dtype in ("float32", "float64"):
         table = measured(str(potential), str(small_store), samples=8, elements=2, dtype=dtype)
-        for group in SYMMETRY_GROUPS:
+        for group in ACTIONS:
             errors[dtype, group] = only(table, group=group, quantity="forces", statistic="relative").value
     for group in ("translation", "permutation"):
         assert errors["float64", group] < 1e-13 < 1e-9 < errors["float32", group] < 1e-4
@@ -131,10 +134,23 @@ def test_ratio_to_the_label_error(potential: Path, small_store: Path) -> None:
 
 
 def test_equivariant_model_of_particles(of_particles: Path, particle_store: Path) -> None:
-    table = measured(str(of_particles), str(particle_store), ["ood_bodies8"], list(GROUPS)[:-2], 8, 2, "float64")
+    table = measured(str(of_particles), str(particle_store), ["ood_bodies8"], ISOLATED, 8, 2, "float64")
     assert set(table.quantity) == {"positions"}
-    assert set(table.group) == set(GROUPS) - {"torus", "permutation"}
+    assert set(table.group) == set(ISOLATED)
     assert table[table.statistic.isin(["relative", "worst", "over_label_error"])].value.max() < 1e-12
+
+
+def test_potential_of_crystals_with_its_stress(crystals: Path, tmp_path: Path) -> None:
+    run = trained(crystals, tmp_path, "--model.architecture=schnet")
+    groups = ("rotation", "inversion", "torus")
+    table = measured(str(run), str(crystals), groups=groups, samples=8, elements=2, dtype="float64")
+    assert set(table.quantity) == {"energy", "forces", "stress"}
+    assert set(table.group) == set(groups)
+    assert table[table.statistic == "relative"].value.max() < 1e-12
+    label = only(table, group="torus", quantity="stress", statistic="over_label_error")
+    assert label.value < 1e-10
+    with pytest.raises(UserError, match="'cubic' cannot act .* a cubic box with sides along x, y and z"):
+        measured(str(run), str(crystals), groups=["cubic"])
 
 
 @pytest.mark.parametrize(
@@ -185,8 +201,20 @@ def test_checkpoint_may_be_any_file_of_the_run(potential: Path, small_store: Pat
     assert values == pytest.approx([values[0]] * 3)
 
 
-def test_help_names_every_group(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parser().parse_args(["measure", "--help"])
-    shown = "".join(capsys.readouterr().out.split())
-    assert all(group in shown for group in GROUPS)
+def test_groups_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["groups"])
+    shown = capsys.readouterr().out
+    assert list(GROUPS)[:4] == list(ACTIONS), "the help says that the first four are the default"
+    assert all(f"│ {name} " in shown for name in GROUPS)
+
+
+def test_model_whose_outputs_are_not_finite_is_told(potential: Path, small_store: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "run"
+    shutil.copytree(potential, broken)
+    weights = load_file(broken / "model.safetensors")
+    save_file(
+        {name: w * (np.nan if name.startswith("readout") else 1) for name, w in weights.items()},
+        broken / "model.safetensors",
+    )
+    with pytest.raises(UserError, match="the model's energy is not finite"):
+        main(["measure", str(broken), "--data", str(small_store)])
