@@ -8,12 +8,9 @@ the data has the symmetry that some models build in and others must learn.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +22,10 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 from scipy.spatial.transform import Rotation
 
-from scisci.contracts.errors import UserError
 from scisci.data.references import ReferenceFit
 from scisci.data.samples import AtomsSample
 from scisci.data.writer import StoreWriter
+from scisci.generate.xtb import calculator, workers
 
 SEED = 20260
 TIMESTEP_FS = 0.5
@@ -36,7 +33,7 @@ FRICTION_PER_FS = 0.01
 EQUILIBRATION_FS = 1000.0
 STRIDE_FS = 20.0
 GAP_FRAMES = 64
-ACCURACY = 0.01
+METHOD = "GFN2-xTB"
 SMALL, LARGE = (4, 10), (11, 14)
 OOD_MOLECULES = 8
 TRAIN, VAL, TEST, OOD = 16_384, 1_024, 2_048, 2_048
@@ -76,15 +73,6 @@ def molecules(seed: int = SEED) -> dict[str, list[str]]:
     }
 
 
-def calculator() -> object:
-    """GFN2-xTB through tblite, converged tightly enough for forces good to 1e-5 eV/Å."""
-    try:
-        from tblite.ase import TBLite
-    except ImportError as error:
-        raise UserError("GFN2-xTB needs tblite; install it with pip install 'scisci[xtb]'") from error
-    return TBLite(method="GFN2-xTB", accuracy=ACCURACY, verbosity=0)
-
-
 def _bonds(atoms: Atoms, stretch: float) -> np.ndarray:
     reach = covalent_radii[atoms.numbers]
     return atoms.get_all_distances() < stretch * (reach[:, None] + reach[None, :])
@@ -98,7 +86,7 @@ def trajectory(molecule: str, temperature: float, frames: int, seed: int = SEED)
     """
     atoms = g2[molecule].copy()
     atoms.set_initial_magnetic_moments(None)
-    atoms.calc = calculator()
+    atoms.calc = calculator(METHOD)
     atoms.set_constraint(FixCom())
     key = [seed, zlib.crc32(molecule.encode()), round(temperature)]
     rng = np.random.default_rng(key)
@@ -165,19 +153,14 @@ def plan(seed: int = SEED) -> dict[tuple[str, float], dict[str, slice]]:
     return jobs
 
 
-def _one_thread() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
-
-
 def _job(job: tuple[str, float, int, int]) -> Frames:
     return trajectory(*job)
 
 
-def _trajectories(seed: int, processes: int) -> Iterator[tuple[Frames, dict[str, slice]]]:
+def _trajectories(seed: int, processes: int | None) -> Iterator[tuple[Frames, dict[str, slice]]]:
     jobs = plan(seed)
     calls = [(name, t, max(s.stop for s in parts.values()), seed) for (name, t), parts in jobs.items()]
-    # OpenMP reads its thread count once, when tblite is loaded: each worker starts afresh and sets it before that.
-    with ProcessPoolExecutor(processes, get_context("spawn"), _one_thread) as pool:
+    with workers(processes) as pool:
         yield from zip(pool.map(_job, calls), jobs.values(), strict=True)
 
 
@@ -201,7 +184,7 @@ def generate(out: Path, seed: int = SEED, processes: int | None = None, log: Cal
     members: dict[str, list[int]] = {split: [] for split in SHIFTS}
     references = ReferenceFit()
     with StoreWriter(out, "atoms") as writer:
-        for frames, parts in _trajectories(seed, processes or os.cpu_count() or 1):
+        for frames, parts in _trajectories(seed, processes):
             log(f"{frames.molecule:22s} {frames.temperature:5.0f} K  {', '.join(parts)}")
             for split, part in parts.items():
                 for i in range(part.start, part.stop):

@@ -10,6 +10,7 @@ from ase import Atoms
 from scisci.data.library import read_card
 from scisci.data.store import Store
 from scisci.generate import xtb_molecules as source
+from scisci.generate.xtb import calculator
 
 MOLECULE, FRAMES = "NH3", 3
 
@@ -64,7 +65,7 @@ def test_labels_are_those_of_the_stored_positions(shipped: Store, split: str) ->
     for k in range(4):
         rows = slice(ragged.offsets[k], ragged.offsets[k + 1])
         atoms = Atoms(ragged.items["numbers"][rows], ragged.items["positions"][rows].astype(float))
-        atoms.calc = source.calculator()
+        atoms.calc = calculator(source.METHOD)
         assert atoms.get_potential_energy() == pytest.approx(ragged.samples["energy"][k], abs=2e-5)
         np.testing.assert_allclose(atoms.get_forces(), ragged.items["forces"][rows], atol=1e-4)
 
@@ -72,14 +73,14 @@ def test_labels_are_those_of_the_stored_positions(shipped: Store, split: str) ->
 def test_forces_are_minus_the_gradient_of_the_energy(shipped: Store) -> None:
     ragged = shipped.take(shipped.split("test").indices(1))
     atoms = Atoms(ragged.items["numbers"], ragged.items["positions"].astype(float))
-    atoms.calc = source.calculator()
+    atoms.calc = calculator(source.METHOD)
     h = 1e-3
     for atom, axis in ((0, 0), (1, 2), (len(atoms) - 1, 1)):
         energies = []
         for sign in (1, -1):
             moved = atoms.copy()
             moved.positions[atom, axis] += sign * h
-            moved.calc = source.calculator()
+            moved.calc = calculator(source.METHOD)
             energies.append(moved.get_potential_energy())
         slope = (energies[0] - energies[1]) / (2 * h)
         assert -slope == pytest.approx(ragged.items["forces"][atom, axis], abs=5e-4)
