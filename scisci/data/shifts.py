@@ -90,18 +90,13 @@ def _element(setting: Setting) -> Measure:
     return lambda ragged: element_counts(ragged)[:, held_out].sum(axis=1) / ragged.lengths
 
 
-def _formulas(ragged: Ragged) -> np.ndarray:
-    counts = element_counts(ragged)
-    return counts // np.gcd.reduce(counts, axis=1, keepdims=True)
-
-
 def _composition(setting: Setting) -> Measure:
-    known = {row.tobytes(): row for part in setting.reference_slices() for row in np.unique(_formulas(part), axis=0)}
-    formulas = np.array(list(known.values()))
-    nearest = cKDTree(formulas / formulas.sum(axis=1, keepdims=True))
+    known = {row.tobytes(): row for part in setting.reference_slices() for row in element_counts(part)}
+    compositions = np.array(list(known.values()))
+    nearest = cKDTree(compositions / compositions.sum(axis=1, keepdims=True))
 
     def measure(ragged: Ragged) -> np.ndarray:
-        own, inverse = np.unique(_formulas(ragged), axis=0, return_inverse=True)
+        own, inverse = np.unique(element_counts(ragged), axis=0, return_inverse=True)
         return nearest.query(own / own.sum(axis=1, keepdims=True), p=1)[0][inverse.ravel()] / 2
 
     return measure

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
 from scisci.contracts.errors import UserError
+from scisci.data.ragged import Ragged
 from scisci.data.samples import AtomsSample, CloudSample, Sample
 from scisci.data.shifts import SHIFTS, Setting, measure, shift_named
 from scisci.data.spectra import graph_edges, laplacian_spectra, quantile_functions
@@ -107,17 +108,17 @@ def test_bonds_of_real_molecules(shipped: Store) -> None:
         np.testing.assert_allclose(found, spectrum * 3, atol=1e-9)
 
 
-def test_periodic_images_are_bonded() -> None:
-    """Two atoms 1.5 Å apart in a cell of 3 Å: each is bonded to the other twice, which counts once."""
-    from scisci.data.ragged import Ragged
-
+@pytest.mark.parametrize(("apart", "side", "edges"), [(1.5, 3.0, 4), (2.6, 4.0, 2), (2.6, 6.0, 0)])
+def test_periodic_images_are_bonded(apart: float, side: float, edges: int) -> None:
+    """Two carbon atoms bonded on both sides (which counts once), only through the boundary, and not at all."""
     ragged = Ragged(
         np.array([0, 2]),
-        {"numbers": np.array([6, 6]), "positions": np.array([[0.0, 0, 0], [1.5, 0, 0]])},
-        {"cell": np.diag([3.0, 20, 20])[None], "pbc": np.array([[True, False, False]])},
+        {"numbers": np.array([6, 6]), "positions": np.array([[0.0, 0, 0], [apart, 0, 0]])},
+        {"cell": np.diag([side, 20, 20])[None], "pbc": np.array([[True, False, False]])},
     )
-    assert graph_edges(ragged, None).shape == (2, 4)
-    np.testing.assert_allclose(laplacian_spectra(graph_edges(ragged, None), ragged.offsets), [0, 2], atol=1e-12)
+    found = graph_edges(ragged, None)
+    assert found.shape == (2, edges)
+    np.testing.assert_allclose(laplacian_spectra(found, ragged.offsets), [0, 2] if edges else [0, 0], atol=1e-12)
 
 
 def test_forces_by_hand(tmp_path: Path) -> None:
@@ -139,6 +140,7 @@ def test_elements_and_compositions_by_hand(tmp_path: Path) -> None:
     np.testing.assert_array_equal(measure(everything, "composition"), 0)
 
 
+@settings(max_examples=10)
 @given(st.integers(0, 2**32 - 1))
 def test_composition_distance_is_that_of_the_nearest_by_brute_force(
     tmp_path_factory: pytest.TempPathFactory, seed: int
