@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -51,29 +50,29 @@ def write_rmd17(path: Path, frames: int) -> None:
 WRITERS = {"extxyz": ("frames.xyz", write_extxyz), "rmd17": ("frames.npz", write_rmd17)}
 
 
-def resident() -> float:
-    """MiB of memory that this process holds now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+def resident(what: str) -> float:
+    """MiB of memory that this process holds: `VmRSS` now, `VmHWM` at its peak.
+
+    `getrusage` would not do: its peak is never below that of the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{what}:")[1].split()[0]) / 2**10
 
 
 def measure(kind: str, path: str, out: str) -> None:
     """Import one file in this process; print what it took as JSON."""
     import rich.progress  # noqa: F401
 
-    import scisci.data.references
-    import scisci.data.splits
-    import scisci.data.writer  # noqa: F401
+    import scisci.sources.packing  # noqa: F401
     from scisci.cli_data import main as data
     from scisci.sources.registry import source
 
     source(kind).reader()
-    before, start = resident(), time.perf_counter()
+    before, start = resident("VmRSS"), time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         data(["import", path, "--format", kind, "--out", out])
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print(json.dumps({"before": before, "growth": peak - before, "seconds": seconds}))
+    print(json.dumps({"before": before, "growth": resident("VmHWM") - before, "seconds": seconds}))
 
 
 def main() -> None:

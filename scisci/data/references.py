@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 ELEMENTS = 119
-AT_ONCE = 1024
+SAMPLES_AT_ONCE, ATOMS_AT_ONCE = 1024, 2**17
 
 
 class ReferenceFit:
@@ -50,8 +50,9 @@ def fit_references(shards: Iterable[h5py.File], train: np.ndarray) -> tuple[np.n
         used = np.zeros(samples, dtype=bool)
         used[train[(train >= start) & (train < start + samples)] - start] = True
         start += samples
-        for first in range(0, samples, AT_ONCE):
-            rows = slice(first, min(first + AT_ONCE, samples))
+        step = min(SAMPLES_AT_ONCE, max(1, ATOMS_AT_ONCE * samples // len(shard["items/numbers"])))
+        for first in range(0, samples, step):
+            rows = slice(first, min(first + step, samples))
             offsets = shard["offsets"][rows.start : rows.stop + 1]
             numbers = shard["items/numbers"][offsets[0] : offsets[-1]]
             counts = np.zeros((len(offsets) - 1, ELEMENTS))

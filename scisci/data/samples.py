@@ -17,6 +17,8 @@ from scisci.contracts.errors import unknown_name
 
 HEAVIEST = 118
 COINCIDENT = 1e-3
+# What a store can hold, by dtype.
+LARGEST = {"f4": float(np.finfo("f4").max), "f8": float(np.finfo("f8").max), "i4": np.iinfo("i4").max}
 # Up to this many atoms, comparing all pairs is quicker than building a tree.
 ALL_PAIRS = 32
 
@@ -130,6 +132,15 @@ def layout(domain: str) -> tuple[Field, ...]:
 
 def problem(sample: Sample) -> str | None:
     """What makes a sample unfit for a store, in words; `None` if nothing does."""
+    if reason := misfit(sample):
+        return reason
+    if isinstance(sample, AtomsSample):
+        return _unphysical_atoms(sample)
+    return _unphysical_cloud(sample) if isinstance(sample, CloudSample) else None
+
+
+def misfit(sample: Sample) -> str | None:
+    """What makes a field of a sample unfit for its place in a store: its shape, kind or size; whatever it means."""
     domain = next(name for name, kind in SAMPLE_TYPES.items() if isinstance(sample, kind))
     items = len(sample.positions)
     if items == 0:
@@ -143,11 +154,10 @@ def problem(sample: Sample) -> str | None:
             return f"{field.name} has shape {np.shape(value)} instead of {expected}"
         if np.asarray(value).dtype.kind not in "biuf":
             return f"{field.name} is not numeric"
-        if not np.isfinite(np.asarray(value, dtype=np.float64)).all():
-            return f"{field.name} is not finite"
-    if isinstance(sample, AtomsSample):
-        return _unphysical_atoms(sample)
-    return _unphysical_cloud(sample) if isinstance(sample, CloudSample) else None
+        value = np.asarray(value, dtype=np.float64)
+        if not (np.abs(value) <= LARGEST.get(field.dtype, np.inf)).all():
+            return f"{field.name} is {'too large' if np.isfinite(value).all() else 'not finite'}"
+    return None
 
 
 def _unphysical_cloud(sample: CloudSample) -> str | None:

@@ -43,7 +43,8 @@ def read_ase_db(path: Path | str, keys: Mapping[str, str] | None = None) -> Coun
             start = file.read(len(SQLITE))
         if start == SQLITE:
             database = _ReadOnly(str(Path(path).absolute()))
-            rows, last = database.extent()
+            with database:
+                rows, last = database.extent()
             return Counted(_frames(_sqlite_rows(database, last), labels, path), rows)
     except (OSError, sqlite3.Error) as error:
         raise UserError(f"{path} is not a readable ASE database ({error}); get it again") from error
@@ -124,5 +125,5 @@ def _json_members(path: Path | str) -> Iterator[tuple[str, Any]]:
             if len(text) > LONGEST_ROW or not (more := file.read(max(TEXT_AT_ONCE, len(text)))):
                 break
             text += more
-    if text.strip() != "}":
+    if text.strip() not in ("}", "{}"):
         raise ValueError(f"no valid JSON: {text[:40]!r}")

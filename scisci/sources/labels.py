@@ -15,7 +15,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from ase.symbols import Symbols
 
 from scisci.contracts.errors import UserError, unknown_name
-from scisci.data.samples import AtomsSample, problem
+from scisci.data.samples import AtomsSample, misfit, problem
 from scisci.sources.frames import BadFrame, Frame
 
 REQUIRED = ("energy", "forces")
@@ -64,10 +64,9 @@ class Labels:
                     f" leave it out with --key {label}={NONE}"
                 )
         for label, name in self._names.items():
-            value = _value(label, name, entries, structure, where)
-            if not np.isfinite(value).all():
-                return BadFrame(where, f"{label} is not finite")
-            setattr(structure, label, value)
+            setattr(structure, label, _value(label, name, entries, structure, where))
+        if reason := misfit(structure):
+            return BadFrame(where, reason)
         _count_unpaired(structure, where)
         return Frame(where, structure, _group(info, structure.numbers))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from ase import Atoms
@@ -25,27 +26,30 @@ def read_trajectory(path: Path | str, keys: Mapping[str, str] | None = None) -> 
     labels = Labels(keys or {})
     try:
         with open(path, "rb") as file:
-            pickled = file.read(len(PICKLED)) == PICKLED
-        if pickled:
-            raise UserError(
-                f"{path} is a pickled trajectory from before ASE 3.9, and unpickling runs whatever code a file holds;"
-                f" if you trust it, convert it with 'python -m ase.io.trajectory {path}'"
-            )
-        trajectory = TrajectoryReader(str(path))
+            total = len(_reader(file, path))
     except DAMAGE as error:
         raise UserError(f"{path} is not an ASE trajectory ({error}); give a .traj file") from error
-    return Counted(_frames(trajectory, labels, path), len(trajectory))
+    return Counted(_frames(path, labels), total)
 
 
-def _frames(trajectory: TrajectoryReader, labels: Labels, path: Path | str) -> Iterator[Frame | BadFrame]:
-    with trajectory:
-        for number, atoms in enumerate(undamaged(_images(trajectory), path, "frame")):
-            yield _frame(atoms, labels, f"frame {number} of {path}")
+def _reader(file: BinaryIO, path: Path | str) -> TrajectoryReader:
+    if file.read(len(PICKLED)) == PICKLED:
+        raise UserError(
+            f"{path} is a pickled trajectory from before ASE 3.9, and unpickling runs whatever code a file holds;"
+            f" if you trust it, convert it with 'python -m ase.io.trajectory {path}'"
+        )
+    return TrajectoryReader(file)
 
 
-def _images(trajectory: TrajectoryReader) -> Iterator[Atoms]:
+def _frames(path: Path | str, labels: Labels) -> Iterator[Frame | BadFrame]:
+    for number, atoms in enumerate(undamaged(_images(path), path, "frame")):
+        yield _frame(atoms, labels, f"frame {number} of {path}")
+
+
+def _images(path: Path | str) -> Iterator[Atoms]:
     try:
-        yield from trajectory
+        with open(path, "rb") as file:
+            yield from _reader(file, path)
     except VersionTooOldError as error:
         raise ValueError(error) from error
 

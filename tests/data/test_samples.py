@@ -28,6 +28,14 @@ def test_heaviest_element_is_fit() -> None:
     assert problem(AtomsSample(np.array([118]), np.zeros((1, 3)))) is None
 
 
+def test_number_beyond_the_precision_of_the_store_is_named() -> None:
+    forces = np.zeros((1, 3))
+    sample = AtomsSample(np.array([1]), np.zeros((1, 3)), energy=1e300, forces=forces)
+    assert problem(sample) is None
+    forces[0, 1] = -1e39  # single precision ends at 3.4e38
+    assert problem(sample) == "forces is too large"
+
+
 def test_label_that_is_no_number_is_named() -> None:
     sample = AtomsSample(np.array([1]), np.zeros((1, 3)), energy="unconverged")  # type: ignore[arg-type]
     assert problem(sample) == "energy is not numeric"
