@@ -305,6 +305,11 @@ def test_downloaded_data_set_is_found_by_its_name_with_its_published_splits(
     assert store.take(store.split("train").indices()).samples["energy"].max() < 1.1
     assert (store.split("ood_hot").severity, store.split("ood_hot").shift) == (600.0, "temperature: hot")
     main(["verify", "waters"])
+    card = (library / "card.yaml").read_text()
+    (library / "card.yaml").write_text(card.replace("samples: 7", "samples: 8"))
+    with pytest.raises(UserError, match="splits: the card says"):
+        main(["verify", "waters"])
+    (library / "card.yaml").write_text(card)
     with pytest.raises(UserError, match="exists already"):
         main(["download", "waters"])
     server.files.clear()

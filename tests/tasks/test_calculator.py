@@ -47,7 +47,7 @@ def test_calculator_gives_what_predict_writes(copper_run: Path, crystals: Path) 
 
 def test_every_kind_of_checkpoint_is_the_same_model(copper_run: Path) -> None:
     atoms, energies = strained_copper(), []
-    # 150 steps end at the best validation here, so that the last checkpoint has the chosen weights.
+    # The best checkpoint has the weights that training ends in.
     for name in ("", "model.safetensors", "model.json", "checkpoints/best.ckpt"):
         atoms.calc = ScisciCalculator(copper_run / name)
         energies.append(atoms.get_potential_energy())
@@ -100,6 +100,8 @@ def test_what_a_model_cannot_do_is_said(copper_run: Path, particle_store: Path, 
         calculator.get_potential_energy(molecule("H2O"))
     with pytest.raises(PropertyNotImplementedError, match="periodic in all directions"):
         calculator.get_stress(Atoms("Cu2", [[0, 0, 0], [2, 0, 0]]))
+    with pytest.raises(UserError, match="no checkpoint at"):
+        ScisciCalculator(tmp_path / "nowhere.ckpt")
     with pytest.raises(UserError, match="dtype is 'half'"):
         ScisciCalculator(copper_run, dtype="half")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no trained model in"):

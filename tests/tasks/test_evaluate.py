@@ -170,7 +170,10 @@ def test_charge_and_spin_reach_the_calculator(tmp_path: Path) -> None:
     assert not anion.get_initial_magnetic_moments().any()
 
 
-def test_calculator_that_fails_is_told_with_the_sample(crystals: Path, tmp_path: Path) -> None:
+def test_calculator_that_fails_is_told_with_the_sample(
+    crystals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scisci.tasks.evaluate.BATCH", 4)
     store, path = Store(crystals), tmp_path / "test.h5"
     bad = Failing()
     bad.fails_at = float(store.take(store.split("test").indices()[9:10]).items["positions"][0, 0])
