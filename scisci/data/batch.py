@@ -92,14 +92,15 @@ def first_systems(batch: Batch, count: int) -> Batch:
 
 def assemble(tensors: dict[str, torch.Tensor]) -> Batch:
     """A batch of these tensors, named as in the table above."""
-    batch = copy(EMPTY)
+    batch, ptr = copy(EMPTY), tensors["ptr"]
+    systems = range(len(ptr))
+    rows = dict.fromkeys(PER_POINT, ptr) | dict.fromkeys(("edge_index", "edge_shift"), tensors.get("edge_ptr"))
     # Setting attributes one by one takes longer than all the rest of collation.
     batch._store._mapping.update(tensors)
-    ptr, edge_ptr, systems = tensors["ptr"], tensors.get("edge_ptr"), len(tensors["ptr"]) - 1
-    slices = dict.fromkeys(PER_POINT, ptr) | dict.fromkeys(("edge_index", "edge_shift"), edge_ptr)
-    names = [name for name in tensors if name not in ("batch", "ptr", "edge_ptr")]
     # What PyG needs to hand out single systems again (`batch[i]`, `batch.to_data_list()`).
-    batch._num_graphs = systems
-    batch._slice_dict = {name: slices.get(name, range(systems + 1)) for name in names}
-    batch._inc_dict = {name: ptr if name == "edge_index" else None for name in names}
+    batch._store.__dict__.update(
+        _num_graphs=len(systems) - 1,
+        _slice_dict={name: rows.get(name, systems) for name in tensors if name not in ("batch", "ptr", "edge_ptr")},
+        _inc_dict=dict.fromkeys(tensors) | {"edge_index": ptr},
+    )
     return batch
