@@ -49,7 +49,7 @@ def download(args: argparse.Namespace) -> None:
         raise UserError(f"{out} exists already; remove it first, or choose another place with --out")
     chosen, how = source(card.download.format), card.download
     print(f"{card.title}\nlicence: {card.licence}\ncite:", *(f"  - {line}" for line in card.citation), sep="\n")
-    folder = (args.cache or cache_folder()) / args.name
+    folder = (args.cache or cache_folder()) / args.name / "files"
     paths, read = _fetch(files, folder), chosen.reader()
     parts = (
         (file.split, with_progress(read(path, how.keys), f"reading {path.name}"))

@@ -86,7 +86,7 @@ class Card(_Part):
     caveats: list[str]
 
     @model_validator(mode="after")
-    def _splits_are_described(self) -> Card:
+    def _download_is_described(self) -> Card:
         if self.download is None:
             return self
         named = {
@@ -94,6 +94,9 @@ class Card(_Part):
         }
         if lacking := sorted(named ^ set(self.splits)):
             raise ValueError(f"the split {lacking[0]!r} is not both downloaded and described under 'splits'")
+        names = [name for name, _ in {(file.filename, file.url) for file in self.download.files}]
+        if twice := sorted(name for name in names if names.count(name) > 1):
+            raise ValueError(f"two files are called {twice[0]!r}; give one of them another 'name'")
         return self
 
     @classmethod

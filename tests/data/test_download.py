@@ -346,14 +346,14 @@ def test_part_of_a_data_set_goes_where_it_is_told(library: Path, tmp_path: Path,
         main(["download", "waters", "--part", "cool", "--out", str(tmp_path / "cold.h5")])
     main(["download", "waters", "--part", "cold", "--out", str(tmp_path / "cold.h5"), "--cache", str(tmp_path / "raw")])
     assert set(open_dataset(tmp_path / "cold.h5").splits) == {"train", "val", "test"}
-    assert [path.name for path in (tmp_path / "raw" / "waters").iterdir()] == ["train.xyz"]
+    assert [path.name for path in (tmp_path / "raw" / "waters" / "files").iterdir()] == ["train.xyz"]
 
 
 def test_failed_download_leaves_no_store(library: Path, server: Server, tmp_path: Path) -> None:
     del server.files["/hot.tgz"]
     with pytest.raises(UserError, match="404"):
         main(["download", "waters"])
-    assert [path.name for path in (tmp_path / "cache" / "waters").iterdir()] == ["train.xyz"]
+    assert [path.name for path in (tmp_path / "cache" / "waters").rglob("*.*")] == ["train.xyz"]
 
 
 def test_simulated_data_set_says_how_it_is_made() -> None:
@@ -368,6 +368,7 @@ def test_simulated_data_set_says_how_it_is_made() -> None:
         (lambda card: card["download"]["files"][0].update(checksum="sha256:12"), "checksum"),
         (lambda card: card["download"]["files"][0].pop("checksum"), "checksum"),
         (lambda card: card["download"]["files"][0].update(name="../up"), "name"),
+        (lambda card: card["download"]["files"][0].update(name="hot.tgz"), "two files are called 'hot.tgz'"),
         (lambda card: card["splits"].pop("ood_hot"), "split 'ood_hot' is not both downloaded and described"),
         (lambda card: card["splits"].update(ood_cold={"shift": "x"}), "split 'ood_cold' is not both"),
     ],
