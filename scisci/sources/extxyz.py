@@ -65,7 +65,7 @@ def _frame(head: str, file: IO[str], labels: Labels, where: str) -> Frame | BadF
     atoms, comment = int(head), file.readline()
     rows = list(islice(file, atoms))
     if len(rows) < atoms or not comment:
-        raise UserError(f"{where} has {len(rows)} atoms instead of {atoms}: the file is cut short; get it again")
+        raise UserError(f"{where} ends after {len(rows)} of {atoms} atoms: the file is cut short; get it again")
     if not atoms:
         return BadFrame(where, "it has no atoms")
     info = {_bare(key): "T" if value is None else _bare(value) for key, value in _pairs(comment)}

@@ -8,13 +8,16 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read as ase_read
 from ase.io import write
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from scisci.cli_data import main
 from scisci.contracts.errors import UserError
 from scisci.data.store import Store
 from scisci.sources.extxyz import read_extxyz
-from scisci.sources.frames import BadFrame
+from scisci.sources.frames import BadFrame, Frame
 
 
 def frames(count: int = 12) -> list[Atoms]:
@@ -231,3 +234,138 @@ def test_impossible_options_are_refused_before_the_file_is_read(
     with pytest.raises(UserError, match=message):
         main(["import", str(tmp_path / "x.xyz"), "--format", "extxyz", "--out", str(tmp_path / "x.h5"), *options])
     assert [p.name for p in tmp_path.iterdir()] == ["x.xyz"]
+
+
+WATER = "O 0 0 0 1 2 3\nH 0 0.76 0.59 4 5 6\nH 0 -0.76 0.59 7 8 9\n"
+COMMENT = 'Properties=species:S:1:pos:R:3:forces:R:3 energy=-1.5 pbc="F F F"'
+
+
+def parsed(tmp_path: Path, content: str, **keys: str) -> list[Frame | BadFrame]:
+    (tmp_path / "x.xyz").write_text(content)
+    return list(read_extxyz(tmp_path / "x.xyz", keys))
+
+
+def test_frame_without_atoms_or_of_an_unknown_element_is_bad_and_those_after_it_are_read(tmp_path: Path) -> None:
+    good = f"3\n{COMMENT}\n{WATER}"
+    empty, unknown = f"0\n{COMMENT}\n", good.replace("O 0", "Qq 0", 1)
+    none, first, odd, last = parsed(tmp_path, empty + good + unknown + good)
+    assert none == BadFrame(f"frame 0 of {tmp_path / 'x.xyz'}", "it has no atoms")
+    assert odd == BadFrame(f"frame 2 of {tmp_path / 'x.xyz'}", "its element 'Qq' is unknown")
+    for frame in (first, last):
+        assert isinstance(frame, Frame)
+        assert frame.sample.energy == -1.5
+        np.testing.assert_array_equal(frame.sample.forces, np.arange(1, 10).reshape(3, 3))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"3\n{COMMENT}\n{WATER}\n\n3\n", "frame 1 of .* begins with an empty line"),
+        (f"3\n{COMMENT}\n{WATER}x\n", "frame 1 of .* begins with 'x', not with its number of atoms"),
+        (f"-3\n{COMMENT}\n{WATER}", "frame 0 of .* begins with '-3'"),
+        (f"3\n{COMMENT}\n{WATER}".replace(" 9\n", "\n"), "do not all have the 7 columns"),
+        (f"3\n{COMMENT}\n{WATER}".replace("0.59", "0.5.9"), "0.5.9"),
+        (f"3\n{COMMENT}\n{WATER}".replace("R:3:forces", "Q:3:forces"), "is not valid extended XYZ"),
+        (f"3\n{COMMENT}\n{WATER}".replace("pos:R:3", "pos:R"), "is not valid extended XYZ"),
+        (f"3\n{COMMENT}\n{WATER}".replace("pos:", "place:"), "is not valid extended XYZ .*pos"),
+        (f'3\n{COMMENT} Lattice="1 2 3"\n{WATER}', "Lattice is not 9 numbers"),
+        (f"3\n{COMMENT}\n{WATER}".replace("F F F", "F F"), "pbc not 3 of T or F"),
+        (f"3\n{COMMENT}\n{WATER}"[:-21], "frame 0 of .* ends after 2 of 3 atoms: the file is cut short"),
+        (f"3\n{COMMENT}\n{WATER}3\n", "frame 1 of .* ends after 0 of 3 atoms"),
+        (f"0\n{COMMENT}\n0\n", "frame 1 of .*: the file is cut short"),
+    ],
+)
+def test_malformed_text_is_one_sentence(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parsed(tmp_path, content)
+
+
+def test_blank_lines_at_the_end_are_no_frames(tmp_path: Path) -> None:
+    assert len(parsed(tmp_path, f"3\n{COMMENT}\n{WATER}\n  \n\n")) == 1
+
+
+@pytest.mark.parametrize("quote", ['"{}"', "'{}'", "{{{}}}", "[{}]"])
+@pytest.mark.parametrize("columns", ["species:S:1:pos:R:3:forces:R:3", "Z:I:1:pos:R:3:forces:R:3"])
+def test_every_way_of_quoting_and_of_naming_elements_is_read(tmp_path: Path, quote: str, columns: str) -> None:
+    lattice, pbc = quote.format("4 0 0 0 5 0 1 0, 6"), quote.format("T,F T")
+    rows = WATER if columns.startswith("species") else WATER.replace("O", "8").replace("H", "1")
+    comment = f"energy = -1.5 Lattice={lattice} flag pbc = {pbc} Properties={columns}"
+    (frame,) = parsed(tmp_path, f"  3 \n{comment}\n{rows}")
+    assert isinstance(frame, Frame)
+    assert frame.sample.numbers.tolist() == [8, 1, 1]
+    assert frame.sample.cell is not None
+    assert frame.sample.cell.tolist() == [[4, 0, 0], [0, 5, 0], [1, 0, 6]]
+    assert frame.sample.pbc is not None
+    assert frame.sample.pbc.tolist() == [True, False, True]
+    assert frame.sample.energy == -1.5
+
+
+# Names with a meaning of their own, to ASE or to us.
+RESERVED = {
+    *("lattice", "properties", "pbc", "uid", "stress", "virial", "virials", "charge", "spin", "group", "config_type"),
+    *("ref_stress", "ref_virial", "ref_virials", "ref_energy", "ref_forces"),
+}
+NAMES = st.text(st.characters(codec="ascii", categories=("L", "N"), include_characters="_-."), min_size=1, max_size=8)
+TEXTS = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S"), include_characters=" "), max_size=12)
+VALUES = st.one_of(
+    TEXTS,
+    st.integers(-(10**9), 10**9),
+    st.floats(allow_nan=False),
+    st.booleans(),
+    st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=9).map(np.array),
+    st.lists(st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=3), min_size=2, max_size=3).map(np.array),
+)
+
+
+@settings(max_examples=200)
+@given(info=st.dictionaries(NAMES, VALUES, max_size=5), energy=st.floats(-1e12, 1e12))
+def test_whatever_else_ase_writes_into_a_comment_leaves_the_labels_alone(
+    tmp_path_factory: pytest.TempPathFactory, info: dict[str, object], energy: float
+) -> None:
+    path = tmp_path_factory.mktemp("x") / "x.xyz"
+    atoms = molecule("H2O")
+    atoms.info = {name: value for name, value in info.items() if name.lower() not in RESERVED} | {"REF_energy": energy}
+    atoms.arrays["REF_forces"] = np.arange(9.0).reshape(3, 3)
+    write(path, atoms, format="extxyz")
+    try:
+        oracle = ase_read(path, format="extxyz").info
+    except (ValueError, KeyError, IndexError, TypeError):
+        assume(False)  # ASE cannot read back what it wrote
+    assume(oracle.get("REF_energy") == energy)
+    (frame,) = read_extxyz(path)
+    assert isinstance(frame, Frame)
+    assert frame.sample.energy == energy
+    np.testing.assert_array_equal(frame.sample.forces, atoms.arrays["REF_forces"])
+    for name, value in oracle.items():
+        if isinstance(value, float | np.floating) and name not in RESERVED:
+            (again,) = read_extxyz(path, {"energy": name, "forces": "REF_forces"})
+            assert again == BadFrame(again.where, "energy is not finite") or again.sample.energy == value
+
+
+@pytest.mark.parametrize("prefix", ["REF_", ""])
+def test_virial_without_a_cell_is_refused(tmp_path: Path, prefix: str) -> None:
+    comment = COMMENT.replace("forces:R", f"{prefix}forces:R").replace("energy=", f"{prefix}energy=")
+    content = f'3\n{comment} {prefix}virials="1 0 0 0 1 0 0 0 1"\n{WATER}'
+    with pytest.raises(UserError, match=f"has a virial under {prefix}virials but no cell"):
+        parsed(tmp_path, content)
+    assert len(parsed(tmp_path, content, stress="none")) == 1
+
+
+def test_charges_per_atom_are_not_the_charge(tmp_path: Path) -> None:
+    comment = COMMENT.replace("forces:R:3", "forces:R:3:charge:R:1:spin:R:1")
+    (frame,) = parsed(
+        tmp_path,
+        f"3\n{comment}\n{WATER}".replace("3\nH", "3 0.5 0\nH").replace("6\n", "6 0 0\n").replace("9\n", "9 0 0\n"),
+    )
+    assert isinstance(frame, Frame)
+    assert (frame.sample.charge, frame.sample.spin) == (None, None)
+
+
+def test_file_is_read_as_it_comes(tmp_path: Path) -> None:
+    """The first frame is there before the second is read: a list of all frames would need all of the file."""
+    path = tmp_path / "x.xyz"
+    path.write_text(f"3\n{COMMENT}\n{WATER}" * 50 + "damaged")
+    frames = read_extxyz(path)
+    assert all(isinstance(next(frames), Frame) for _ in range(50))
+    with pytest.raises(UserError, match="frame 50 of"):
+        next(frames)
