@@ -25,7 +25,7 @@ from scisci.cli_data import main
 from scisci.contracts.errors import UserError
 from scisci.data.card import Card, RemoteFile
 from scisci.data.download import checksum, extract, fetch
-from scisci.data.library import open_dataset, read_card
+from scisci.data.library import dataset_folder, open_dataset, read_card
 from scisci.sources.registry import source
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -337,6 +337,70 @@ def test_shipped_cards_download_a_known_format_with_published_checksums(name: st
     assert source(card.download.format).domain == card.domain
     assert all(file.checksum for file in card.download.files)
     assert {"train", "val", "test"} <= set(card.splits)
+
+
+def served_card(server: Server, name: str, library: Path, contents: dict[str, bytes]) -> None:
+    """The shipped card of `name` in the library, its files as `contents` has them on the local server."""
+    card = yaml.safe_load((dataset_folder(name) / "card.yaml").read_text())
+    for file in card["download"]["files"]:
+        path = RemoteFile(**file).filename
+        server.files[f"/{path}"] = contents[path]
+        digest = hashlib.sha256(contents[path]).hexdigest()
+        file.update(url=server.url(path), checksum=f"sha256:{digest}")
+    folder = library.parent / name
+    folder.mkdir()
+    (folder / "card.yaml").write_text(yaml.safe_dump(card))
+
+
+def test_rmd17_as_its_card_has_it(library: Path, server: Server, tmp_path: Path) -> None:
+    """An archive in the layout of rMD17, of ten molecules with few frames."""
+    packed, rng = io.BytesIO(), np.random.default_rng(0)
+    parts = [file.part for file in read_card("rmd17").download.files]  # type: ignore[union-attr]
+    with tarfile.open(fileobj=packed, mode="w:bz2") as tar:
+        for k, part in enumerate(parts):
+            content = io.BytesIO()
+            water = molecule("H2O")
+            arrays = {
+                "nuclear_charges": water.numbers,
+                "coords": water.positions + rng.normal(scale=0.05, size=(100, 3, 3)),
+                "energies": np.full(100, float(k)),
+                "forces": rng.normal(size=(100, 3, 3)),
+            }
+            np.savez_compressed(content, **arrays)
+            entry = tarfile.TarInfo(f"rmd17/npz_data/rmd17_{part}.npz")
+            entry.size = len(content.getvalue())
+            tar.addfile(entry, io.BytesIO(content.getvalue()))
+    served_card(server, "rmd17", library, {"rmd17.tar.bz2": packed.getvalue()})
+    main(["download", "rmd17"])
+    store = open_dataset("rmd17")
+    assert sorted(store.groups) == sorted(f"rmd17_{part}" for part in parts)
+    assert {name: split.size for name, split in store.splits.items()} == {"train": 10, "val": 10, "test": 100}
+    main(["verify", "rmd17"])
+    main(["download", "rmd17", "--part", "ethanol", "--out", str(tmp_path / "ethanol.h5")])
+    assert open_dataset(tmp_path / "ethanol.h5").groups == ["rmd17_ethanol"]
+    assert server.requests == [None]
+
+
+def test_3bpa_as_its_card_has_it(library: Path, server: Server) -> None:
+    """Files in the layout of 3BPA, with energies that say which file they are of."""
+    layout = (
+        'Lattice="50.0 0.0 0.0 0.0 50.0 0.0 0.0 0.0 50.0" Properties=species:S:1:pos:R:3:forces:R:3 energy={}'
+        ' dihedrals="_JSON [209.44, 80.54, 59.96]" pbc="F F F"'
+    )
+    atoms = "O 0.0 0.0 0.0 0.1 0.2 0.3\nH 0.0 0.0 1.0 -0.1 -0.2 -0.3\n"
+    counts = {"train_300K": 500, "test_300K": 3, "test_600K": 4, "test_1200K": 5, "test_dih": 6}
+    contents = {
+        f"{name}.xyz": f"2\n{layout.format(-float(count))}\n{atoms}".encode() * count for name, count in counts.items()
+    }
+    served_card(server, "3bpa", library, contents)
+    main(["download", "3bpa"])
+    main(["verify", "3bpa"])
+    store = open_dataset("3bpa")
+    files = {"train": 500, "val": 500, "test": 3, "ood_600K": 4, "ood_1200K": 5, "ood_dihedral": 6}
+    for name, count in files.items():
+        assert set(store.take(store.split(name).indices()).samples["energy"]) == {-float(count)}
+    assert store.split("ood_1200K").severity == 1200
+    assert store.split("ood_dihedral").severity is None
 
 
 def test_part_of_a_data_set_goes_where_it_is_told(library: Path, tmp_path: Path, server: Server) -> None:
