@@ -86,6 +86,14 @@ def test_nested_sets_are_prefixes_of_one_order(rank: np.ndarray, seed: int) -> N
         assert set(order[:size]) == set(np.flatnonzero(rank <= k))
 
 
+def test_the_order_within_a_nested_set_is_random_and_fixed_by_the_seed() -> None:
+    rank = np.zeros(100, dtype=int)
+    order = nested_order(rank, 1)
+    assert (order == nested_order(rank, 1)).all()
+    for other in (nested_order(rank, 2), np.arange(100)):
+        assert (order == other).sum() < 20
+
+
 def test_oc20_tags_become_its_splits() -> None:
     """200K within 2M within 20M, scaled down: 20, 200 and 2000 samples."""
     sizes = {"train_200K": 20, "train_2M": 180, "train_20M": 1800, "val_id": 40}
