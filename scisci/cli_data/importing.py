@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from scisci.sources.registry import SOURCES, source
 
 def add(commands: Any) -> None:
     """Add the sub-command."""
-    formats = "\n".join(f"  {name:12s}{found.text}" for name, found in SOURCES.items())
+    formats = "\n".join(f"  {name:20s}{found.text}" for name, found in SOURCES.items())
     sub = commands.add_parser(
         "import",
         help="pack a file of another format into a store",
@@ -41,13 +42,20 @@ def add(commands: Any) -> None:
 
 def import_file(args: argparse.Namespace) -> None:
     """Stream a file of an outside format into a new store with train, val and test splits."""
+    from scisci.data.card import CardSplit
     from scisci.sources.packing import Division, pack
 
     chosen, division = source(args.format), Division(fractions(args.split), args.split_by == "group", args.seed)
     if not args.path.exists():
         raise UserError(f"{args.path} does not exist; give the file to import")
-    if args.path.is_dir() and not chosen.folder:
+    if args.path.is_dir() and not (chosen.folder or chosen.published):
         raise UserError(f"{args.path} is a folder; give a file of format {args.format}")
-    frames = with_progress(chosen.reader()(args.path, pairs(args.key, "--key", str)), f"reading {args.path.name}")
-    print(pack([(None, frames)], args.out, chosen.domain, division, skip_bad=args.skip_bad))
+    keys, read = pairs(args.key, "--key", str), chosen.reader()
+    files = [(split, path, read(path, keys)) for split, path in chosen.files(args.path)]
+    parts = ((split, with_progress(frames, f"reading {path.name}")) for split, path, frames in files)
+    about = {split: CardSplit(shift="none: as published") for split, _, _ in files if split is not None}
+    print(pack(parts, args.out, chosen.domain, division, about, args.skip_bad))
+    for split, _, frames in files:
+        if split is not None and (size := length_hint(frames)) != chosen.published[split]:
+            print(f"mind: {split!r} has {size:,} samples in its file, where {chosen.published[split]:,} are published")
     print(f"'scisci data info {args.out}' describes it")

@@ -1,8 +1,8 @@
 """Samples: the typed records that sources and simulators yield, and the layout in which a store keeps them.
 
 Units are fixed for the whole project, by domain: Å, eV, eV/Å, eV/Å³ (tensile positive) for atoms; comoving Mpc/h,
-km/s and Msun/h for clouds; particles are in reduced units (unit mass, charge and coupling), where every quantity is a
-pure number of unit 1. A label that is not known is `None`, never zero.
+km/s and Msun/h for clouds, decimal logarithms of these for merger trees; particles are in reduced units (unit mass,
+charge and coupling), where every quantity is a pure number of unit 1. A label that is not known is `None`, never zero.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from scipy.spatial import cKDTree
 from scisci.contracts.errors import unknown_name
 
 HEAVIEST = 118
+# log10 of more Msun/h than any cluster of galaxies has.
+HEAVIEST_HALO = 17
 COINCIDENT = 1e-3
 # What a store can hold, by dtype.
 LARGEST = {"f4": float(np.finfo("f4").max), "f8": float(np.finfo("f8").max), "i4": np.iinfo("i4").max}
@@ -70,7 +72,26 @@ class CloudSample:
     velocities: np.ndarray | None = None
     """[N, 3] peculiar, km/s"""
     masses: np.ndarray | None = None
-    """[N] Msun/h"""
+    """[N] Msun/h; of galaxies, whichever mass the source says"""
+    omega_m: float | None = None
+    """matter density today, in units of the critical density"""
+    sigma_8: float | None = None
+    """rms of the linear density contrast in spheres of 8 Mpc/h today"""
+
+
+@dataclass
+class TreeSample:
+    """One merger tree of N halos, from a halo today back to those it was made of."""
+
+    node_features: np.ndarray
+    """[N, 4] log10 of mass (Msun/h), of concentration and of maximum circular velocity (km/s); scale factor"""
+    parent: np.ndarray
+    """[N] the later halo that each halo becomes part of, as an index into the sample; -1 at the root"""
+    main_branch: np.ndarray | None = None
+    """[N] whether the halo is a most massive progenitor of a most massive progenitor, and so on, of the root"""
+    label: np.ndarray | None = None
+    """[N] for in-filling: 1 or 0 for a virtual node, whose `parent` is a merger that did or did not swallow another one
+    which is left out of the tree; -1 for halos"""
     omega_m: float | None = None
     """matter density today, in units of the critical density"""
     sigma_8: float | None = None
@@ -91,7 +112,7 @@ class ParticlesSample:
     """[N, 3] positions at the later time"""
 
 
-Sample = AtomsSample | CloudSample | ParticlesSample
+Sample = AtomsSample | CloudSample | TreeSample | ParticlesSample
 
 LAYOUTS: dict[str, tuple[Field, ...]] = {
     "atoms": (
@@ -113,6 +134,14 @@ LAYOUTS: dict[str, tuple[Field, ...]] = {
         Field("omega_m", "sample", "f8", (), "1"),
         Field("sigma_8", "sample", "f8", (), "1"),
     ),
+    "tree": (
+        Field("node_features", "item", "f4", (4,), "lg Msun/h, lg 1, lg km/s, 1", required=True),
+        Field("parent", "item", "i4", (), "", required=True),
+        Field("main_branch", "item", "?", (), ""),
+        Field("label", "item", "i1", (), ""),
+        Field("omega_m", "sample", "f8", (), "1"),
+        Field("sigma_8", "sample", "f8", (), "1"),
+    ),
     "particles": (
         Field("positions", "item", "f4", (3,), "1", required=True),
         Field("velocities", "item", "f4", (3,), "1"),
@@ -120,7 +149,12 @@ LAYOUTS: dict[str, tuple[Field, ...]] = {
         Field("target_positions", "item", "f4", (3,), "1"),
     ),
 }
-SAMPLE_TYPES: dict[str, type[Any]] = {"atoms": AtomsSample, "cloud": CloudSample, "particles": ParticlesSample}
+SAMPLE_TYPES: dict[str, type[Any]] = {
+    "atoms": AtomsSample,
+    "cloud": CloudSample,
+    "tree": TreeSample,
+    "particles": ParticlesSample,
+}
 
 
 def layout(domain: str) -> tuple[Field, ...]:
@@ -136,13 +170,20 @@ def problem(sample: Sample) -> str | None:
         return reason
     if isinstance(sample, AtomsSample):
         return _unphysical_atoms(sample)
+    if isinstance(sample, TreeSample):
+        return _unphysical_tree(sample)
     return _unphysical_cloud(sample) if isinstance(sample, CloudSample) else None
+
+
+def size(sample: Sample) -> int:
+    """The number of atoms, points or nodes."""
+    return len(sample.node_features if isinstance(sample, TreeSample) else sample.positions)
 
 
 def misfit(sample: Sample) -> str | None:
     """What makes a field of a sample unfit for its place in a store: its shape, kind or size; whatever it means."""
     domain = next(name for name, kind in SAMPLE_TYPES.items() if isinstance(sample, kind))
-    items = len(sample.positions)
+    items = size(sample)
     if items == 0:
         return "it has no atoms or points"
     for field in layout(domain):
@@ -171,6 +212,29 @@ def _unphysical_cloud(sample: CloudSample) -> str | None:
         return "a side of its box is not above zero"
     outside = ((positions < 0) | (positions > box)).any(axis=1)
     return f"point {int(outside.argmax())} lies outside its box" if outside.any() else None
+
+
+def _unphysical_tree(sample: TreeSample) -> str | None:
+    """What no merger tree can have, in words; that time runs towards the root rules out cycles."""
+    parent, virtual = np.asarray(sample.parent), np.zeros(len(sample.parent), dtype=bool)
+    if sample.label is not None:
+        if not np.isin(sample.label, (-1, 0, 1)).all():
+            return "a label is not -1, 0 or 1"
+        virtual = np.asarray(sample.label) >= 0
+    if (parent < -1).any() or (parent >= len(parent)).any():
+        return "a parent is not one of its nodes"
+    if (roots := int((parent == -1).sum())) != 1:
+        return f"it has {roots} roots instead of one"
+    if virtual[parent[parent >= 0]].any() or virtual[parent == -1].any():
+        return "a virtual node is a parent, or the root"
+    features = np.asarray(sample.node_features)[~virtual]
+    if (features[:, 0] > HEAVIEST_HALO).any():
+        return f"a mass is above 10^{HEAVIEST_HALO} Msun/h: give its decimal logarithm"
+    child = np.flatnonzero((parent >= 0) & ~virtual)
+    scale = np.asarray(sample.node_features)[:, 3]
+    if (wrong := scale[child] >= scale[parent[child]]).any():
+        return f"node {child[wrong][0]} is not earlier than its parent (scale factor, the last of node_features)"
+    return None
 
 
 def _unphysical_atoms(sample: AtomsSample) -> str | None:

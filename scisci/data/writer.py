@@ -14,7 +14,8 @@ import numpy as np
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import creating
-from scisci.data.samples import Field, Sample, layout, problem
+from scisci.data.numbering import Numbering
+from scisci.data.samples import Field, Sample, layout, problem, size
 from scisci.data.store import SCHEMA_VERSION, fingerprint
 
 # Samples are written out once so many are waiting, or so many of their atoms or points.
@@ -27,8 +28,8 @@ class StoreWriter:
 
     `path` ending in `.h5` becomes one file, anything else a folder of shards with at most `shard_samples` samples
     each. All samples of a store carry the same fields. `UserError` for a sample that is not fit, with its index;
-    `checked` says that the samples come from a source that found them fit. Memory: every group name once, the samples
-    of one buffer, and the splits.
+    `checked` says that the samples come from a source that found them fit. Memory: a few bytes per group, the samples of
+    one buffer, and the splits.
     """
 
     def __init__(self, path: Path | str, domain: str, shard_samples: int = 1_000_000, checked: bool = False) -> None:
@@ -41,7 +42,8 @@ class StoreWriter:
         self._shards: list[h5py.File] = []
         self._fields: list[Field] | None = None
         self._metadata: list[str] = []
-        self._groups: dict[str, int] = {}
+        self._groups = Numbering()
+        self._new_groups: list[str] = []
         self._pending: list[tuple[Sample, int, Mapping[str, Any]]] = []
         self._pending_items = 0
         self._count = 0
@@ -74,8 +76,11 @@ class StoreWriter:
                 f"sample {index} differs from the ones before it in having {', '.join(names) or 'other metadata'};"
                 " a store needs the same fields in all samples"
             )
-        self._pending.append((sample, self._groups.setdefault(group, len(self._groups)), metadata))
-        self._pending_items += len(sample.positions)
+        known, number = len(self._groups), self._groups(group)
+        if number == known:
+            self._new_groups.append(group)
+        self._pending.append((sample, number, metadata))
+        self._pending_items += size(sample)
         if len(self._pending) == BUFFER or self._pending_items >= BUFFERED_ITEMS:
             self._flush()
         return index
@@ -119,6 +124,9 @@ class StoreWriter:
             self._write(self._shards[-1], take)
             self._count += len(take)
         self._pending_items = 0
+        if self._new_groups:
+            _extend(self._shards[0]["groups"], np.array(self._new_groups, dtype=object))
+            self._new_groups.clear()
 
     def _new_shard(self) -> h5py.File:
         file = h5py.File(self._temporary / f"shard-{len(self._shards):05d}.h5", "w", track_order=False)
@@ -129,10 +137,12 @@ class StoreWriter:
             node.attrs["unit"] = field.unit
         _growing(file, "samples/group", (), "i4")
         file.require_group("metadata")
+        if not self._shards:
+            _growing(file, "groups", (), h5py.string_dtype())
         return file
 
     def _write(self, file: h5py.File, batch: list[tuple[Sample, int, Mapping[str, Any]]]) -> None:
-        lengths = np.array([len(sample.positions) for sample, _, _ in batch])
+        lengths = np.array([size(sample) for sample, _, _ in batch])
         _extend(file["offsets"], file["offsets"][-1] + np.cumsum(lengths))
         for field in self._fields or []:
             values = [np.asarray(getattr(sample, field.name), dtype=field.dtype) for sample, _, _ in batch]
@@ -150,7 +160,6 @@ class StoreWriter:
         if not self._shards:
             raise UserError(f"nothing was written to {self.path}: the source has no samples")
         first = self._shards[0]
-        first.create_dataset("groups", data=list(self._groups), dtype=h5py.string_dtype())
         first.require_group("splits")
         for name, (indices, attributes) in self._splits.items():
             if len(indices) and (indices.min() < 0 or indices.max() >= self._count):
@@ -182,8 +191,8 @@ def write_split(first_shard: h5py.File, name: str, indices: np.ndarray, **attrib
 
 
 def _growing(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
-    rows = max(64, 8192 // max(1, int(np.prod(shape))))
     checked = h5py.check_string_dtype(np.dtype(dtype)) is None
+    rows = max(64, 8192 // max(1, int(np.prod(shape)))) if checked else 1024
     return file.create_dataset(
         name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape), fletcher32=checked
     )

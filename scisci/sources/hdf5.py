@@ -12,6 +12,7 @@ import numpy as np
 
 from scisci.contracts.errors import UserError
 from scisci.sources.conformers import BLOCK, Column
+from scisci.sources.frames import DAMAGE
 
 
 def _blocks(node: h5py.Dataset) -> Iterator[np.ndarray]:
@@ -34,13 +35,17 @@ def _groups(file: h5py.File, path: Path) -> Iterator[tuple[str, h5py.Group]]:
 
 
 @contextmanager
-def molecules(path: Path) -> Iterator[Iterator[tuple[str, h5py.Group]]]:
-    """Name and group of each molecule of a file.
-
-    `UserError` if the file is no HDF5, is cut off or damaged, on opening or while its arrays are read.
-    """
+def opened(path: Path) -> Iterator[h5py.File]:
+    """A file to be read; `UserError` if it is no HDF5, is cut off or damaged, on opening or while it is read."""
     try:
         with h5py.File(path) as file:
-            yield _groups(file, path)
-    except (OSError, RuntimeError, KeyError) as error:
+            yield file
+    except (RuntimeError, *DAMAGE) as error:
         raise UserError(f"{path} is not a whole HDF5 file ({error}); get it again") from error
+
+
+@contextmanager
+def molecules(path: Path) -> Iterator[Iterator[tuple[str, h5py.Group]]]:
+    """Name and group of each molecule of a file; `UserError` as for `opened`."""
+    with opened(path) as file:
+        yield _groups(file, path)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from scisci.contracts.errors import unknown_name
+from scisci.contracts.errors import UserError, unknown_name
 from scisci.sources.frames import BadFrame, Frame
 
 
@@ -33,6 +33,22 @@ class Source:
     text: str
     folder: bool = False
     """Can be a folder instead of a file."""
+    published: Mapping[str, int] = field(default_factory=dict)
+    """Samples of each published split, which are files of their own: `<name>_train.<suffix>`, ..."""
+
+    def files(self, path: Path) -> list[tuple[str | None, Path]]:
+        """The files at `path`, each with the published split that it is; a folder has one for each of them."""
+        if not (self.published and path.is_dir()):
+            return [(None, path)]
+        found = {split: sorted(path.glob(f"*_{split}.*")) for split in self.published}
+        for split, files in found.items():
+            if len(files) != 1:
+                listed = ", ".join(file.name for file in files) or "none"
+                raise UserError(
+                    f"{path} has to have one file called *_{split}.*, for the split {split!r}, and has {listed}; give a"
+                    f" folder of {len(found)} files, *_{', *_'.join(found)}, or a file alone"
+                )
+        return [(split, files[0]) for split, files in found.items()]
 
     def reader(self) -> Reader:
         """The function that reads the format."""
@@ -49,6 +65,42 @@ SOURCES = {
     "ani1x": Source("atoms", "scisci.sources.ani1x:read_ani1x", "ANI-1x and ANI-1ccx (.h5, Hartree)"),
     "mptrj": Source("atoms", "scisci.sources.mptrj:read_mptrj", "MPtrj (.json, may be gzipped)"),
     "aselmdb": Source("atoms", "scisci.sources.aselmdb:read_aselmdb", "fairchem's .aselmdb, or a folder of them", True),
+    "quijote": Source(
+        "cloud",
+        "scisci.sources.cosmobench:read_quijote",
+        "CosmoBench's Quijote halos (.hdf5), or a folder with the three splits",
+        published={"train": 19651, "val": 6551, "test": 6550},
+    ),
+    "camels-sam": Source(
+        "cloud",
+        "scisci.sources.cosmobench:read_camels_sam",
+        "CosmoBench's CAMELS-SAM galaxies (.hdf5), or a folder with the three splits",
+        published={"train": 600, "val": 204, "test": 196},
+    ),
+    "camels-tng": Source(
+        "cloud",
+        "scisci.sources.cosmobench:read_camels_tng",
+        "CosmoBench's CAMELS-TNG galaxies (.hdf5), or a folder with the three splits",
+        published={"train": 600, "val": 200, "test": 200},
+    ),
+    "cs-trees": Source(
+        "tree",
+        "scisci.sources.cs_trees:read_cs_trees",
+        "CosmoBench's merger trees (.pt), or a folder with the three splits",
+        published={"train": 14997, "val": 5099, "test": 4900},
+    ),
+    "cs-trees-infilling": Source(
+        "tree",
+        "scisci.sources.cs_trees:read_cs_trees",
+        "CosmoBench's merger trees for in-filling (.pt), or a folder with the three splits",
+        published={"train": 120, "val": 40, "test": 40},
+    ),
+    "merger-trees": Source(
+        "tree", "scisci.sources.merger_trees:read_trees", "merger trees as CosmoBench made them (.hdf5)"
+    ),
+    "catalogue": Source(
+        "cloud", "scisci.sources.catalogue:read_catalogue", "halos or galaxies (.csv, .parquet), or a folder", True
+    ),
     "oc20": Source("atoms", "scisci.sources.aselmdb:read_aselmdb", "OC20 as .aselmdb; pickled LMDB is refused", True),
 }
 

@@ -7,7 +7,7 @@ from ase.build import bulk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scisci.data.samples import AtomsSample, CloudSample, problem
+from scisci.data.samples import AtomsSample, CloudSample, TreeSample, problem
 
 CELL = np.array([[4.0, 0.0, 0.0], [1.5, 4.0, 0.0], [-1.0, 0.7, 5.0]])
 
@@ -121,3 +121,43 @@ def test_verdict_is_that_of_all_minimum_image_distances(seed: int, count: int, p
 def test_cloud_no_catalogue_can_have_is_named(change: dict[str, object], wrong: str | None) -> None:
     good = {"positions": np.ones((3, 3)), "box": np.array([10.0, 10.0, 20.0]), "masses": np.full(3, 1e13)}
     assert problem(CloudSample(**(good | change))) == wrong  # type: ignore[arg-type]
+
+
+TREE = {
+    # A merger of 1 and 2 into 0, and of 3 and 4 into 1.
+    "node_features": np.stack([np.full(5, 13.0), np.ones(5), np.full(5, 2.0), [1.0, 0.9, 0.9, 0.8, 0.7]], axis=1),
+    "parent": np.array([-1, 0, 0, 1, 1]),
+    "main_branch": np.array([True, True, False, True, False]),
+}
+VIRTUAL = {
+    "node_features": np.concatenate([TREE["node_features"], [[13.0, 1.0, 2.0, 0.0]]]),
+    "parent": np.append(TREE["parent"], 1),
+    "main_branch": np.append(TREE["main_branch"], False),
+    "label": np.array([-1] * 5 + [1]),
+}
+
+
+@pytest.mark.parametrize(
+    ("sample", "wrong"),
+    [
+        (TREE, None),
+        (VIRTUAL, None),
+        ({"node_features": np.ones((1, 4)), "parent": np.array([-1])}, None),
+        (TREE | {"parent": np.array([-1, 0, 0, 5, 1])}, "a parent is not one of its nodes"),
+        (TREE | {"parent": np.array([-1, 0, -2, 1, 1])}, "a parent is not one of its nodes"),
+        (TREE | {"parent": np.array([-1, 0, -1, 1, 1])}, "it has 2 roots instead of one"),
+        (TREE | {"parent": np.array([1, 2, 0, 1, 1])}, "it has 0 roots instead of one"),
+        (TREE | {"parent": np.array([-1, 3, 0, 1, 1])}, "node 1 is not earlier than its parent"),
+        (TREE | {"parent": np.array([1, 3, 1, 4, -1])}, "node 0 is not earlier than its parent"),
+        (TREE | {"node_features": 10 ** TREE["node_features"]}, "a mass is above 10^17 Msun/h"),
+        (TREE | {"node_features": TREE["node_features"][:, :3]}, "node_features has shape (5, 3) instead of (5, 4)"),
+        (TREE | {"main_branch": np.ones(4, bool)}, "main_branch has shape (4,) instead of (5,)"),
+        (TREE | {"omega_m": np.nan}, "omega_m is not finite"),
+        (VIRTUAL | {"label": np.array([-1] * 5 + [2])}, "a label is not -1, 0 or 1"),
+        (VIRTUAL | {"parent": np.array([-1, 0, 0, 5, 1, 1])}, "a virtual node is a parent, or the root"),
+        (VIRTUAL | {"label": np.array([1] + [-1] * 5)}, "a virtual node is a parent, or the root"),
+    ],
+)
+def test_tree_no_halo_can_have_is_named(sample: dict[str, np.ndarray], wrong: str | None) -> None:
+    found = problem(TreeSample(**sample))  # type: ignore[arg-type]
+    assert found is None if wrong is None else str(found).startswith(wrong)
