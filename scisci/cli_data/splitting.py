@@ -20,7 +20,10 @@ class _By(argparse.Action):
     """Collects (shift, its levels)."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
-        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), (values, [])])
+        before = getattr(namespace, self.dest) or []
+        if values in dict(before):
+            raise UserError(f"{option} {values} is given twice; give it once, with all its levels")
+        setattr(namespace, self.dest, [*before, (values, [])])
 
 
 class _Level(argparse.Action):
@@ -104,6 +107,7 @@ def split(args: argparse.Namespace) -> None:
 
     store = open_dataset(args.name)
     check_target(store, args.out)
+    _check_used(args)
     plan = _plan(store, args)
     if args.split or not args.split_column:
         groups = store.sample_column("group") if args.split_by == "group" else None
@@ -112,6 +116,21 @@ def split(args: argparse.Namespace) -> None:
     info(str(args.out))
     if strange:
         print(f"mind: atomic numbers {strange} are not in 'train', so no model trained on it can be used on them")
+
+
+def _check_used(args: argparse.Namespace) -> None:
+    """`UserError` for an option that would change nothing."""
+    from scisci.data.shifts import SHIFTS
+
+    by = {name for name, _ in args.by or []}
+    idle = {
+        "--elements": args.elements and "element" not in by,
+        "--cutoff": args.cutoff is not None and not by & {"connectivity", "connectivity_padded"},
+        "--reference": args.reference != "train" and not any(SHIFTS[name].relative for name in by & SHIFTS.keys()),
+        "--convention": args.convention != "plain" and not args.split_column,
+    }
+    if unused := [option for option, is_idle in idle.items() if is_idle]:
+        raise UserError(f"{unused[0]} means nothing for these splits; leave it out, or see 'scisci data split --help'")
 
 
 def _plan(store: Store, args: argparse.Namespace) -> Plan:

@@ -10,6 +10,7 @@ import numpy as np
 from scisci.contracts.errors import UserError
 from scisci.data.splits import Part, Plan, drawn
 
+SPLIT_NAMES = "train|val|test|ood_.+"
 TEMPERATURE = "severity_temperature"
 
 
@@ -34,7 +35,7 @@ def plain(tags: Sequence[str], seed: int = 0) -> Plan:
     """A tag per sample [n] that is the name of its split: train, val, test or ood_*."""
     parts = {}
     for tag, indices in _members(tags, seed).items():
-        if tag not in ("train", "val", "test") and not tag.startswith("ood_"):
+        if not re.fullmatch(SPLIT_NAMES, tag):
             raise _unknown(tag, "train, val, test, ood_*")
         parts[tag] = Part(indices, ("" if tag.startswith("ood_") else "none: ") + "as fixed by the data set")
     return Plan(parts)
@@ -109,6 +110,8 @@ def by_groups(names: Sequence[str], groups: np.ndarray, held_out: Mapping[str, S
     position = {name: k for k, name in enumerate(names)}
     owner, order = np.full(len(names), -1), np.random.default_rng(seed).permutation(len(groups))
     for number, (split, wanted) in enumerate(held_out.items()):
+        if split == "train" or not re.fullmatch(SPLIT_NAMES, split):
+            raise UserError(f"groups cannot be held out for {split!r}; call the split val, test or ood_ and a name")
         if absent := [name for name in wanted if name not in position]:
             raise UserError(
                 f"{split!r} lists {len(absent)} groups that the store lacks, such as {absent[0]!r}; correct the list"

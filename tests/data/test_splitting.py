@@ -373,6 +373,12 @@ def test_particles_are_split_by_how_many_there_are(particle_store: Path, tmp_pat
         (["--split-column", "tag"], "unknown metadata column 'tag'"),
         (["--split-column", "temperature", "--convention", "oc22"], "unknown convention 'oc22'"),
         (["--group-list", "ood_x=/nowhere"], "cannot read /nowhere"),
+        (["--by", "size", "--by", "size"], "--by size is given twice"),
+        (["--group-list", "train=pyproject.toml"], "cannot be held out for 'train'"),
+        (["--by", "size", "--elements", "O"], "--elements means nothing"),
+        (["--by", "size", "--cutoff", "3"], "--cutoff means nothing"),
+        (["--by", "size", "--reference", "all"], "--reference means nothing"),
+        (["--by", "size", "--convention", "oc20"], "--convention means nothing"),
     ],
 )
 def test_what_a_user_gets_wrong_is_said_and_nothing_is_written(
