@@ -15,7 +15,7 @@ import numpy as np
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import creating
 from scisci.data.numbering import Numbering
-from scisci.data.samples import Field, Sample, layout, problem
+from scisci.data.samples import Field, Sample, layout, problem, size
 from scisci.data.store import SCHEMA_VERSION, fingerprint
 
 # Samples are written out once so many are waiting, or so many of their atoms or points.
@@ -80,7 +80,7 @@ class StoreWriter:
         if number == known:
             self._new_groups.append(group)
         self._pending.append((sample, number, metadata))
-        self._pending_items += len(sample.positions)
+        self._pending_items += size(sample)
         if len(self._pending) == BUFFER or self._pending_items >= BUFFERED_ITEMS:
             self._flush()
         return index
@@ -142,7 +142,7 @@ class StoreWriter:
         return file
 
     def _write(self, file: h5py.File, batch: list[tuple[Sample, int, Mapping[str, Any]]]) -> None:
-        lengths = np.array([len(sample.positions) for sample, _, _ in batch])
+        lengths = np.array([size(sample) for sample, _, _ in batch])
         _extend(file["offsets"], file["offsets"][-1] + np.cumsum(lengths))
         for field in self._fields or []:
             values = [np.asarray(getattr(sample, field.name), dtype=field.dtype) for sample, _, _ in batch]
