@@ -73,7 +73,10 @@ class FramedPotential(Potential):
         within = (vectors[:, None, :] @ axes[:, receivers]).squeeze(-2)
         features: Features = self.backbone(copies(geometry, within))
         atoms = (self.readout(features.scalars)[:, 0] * self.energy_scale).unflatten(0, weights.shape)
-        return sum_to((weights * atoms).sum(0), system, systems), vectors, axes, weights, features
+        # Weights sum to one; what the frames agree on is kept from their derivatives, where it would leave rounding.
+        shared = atoms.mean(0)
+        mean = shared + (weights * (atoms - shared)).sum(0)
+        return sum_to(mean, system, systems), vectors, axes, weights, features
 
 
 def copies(geometry: Geometry, vectors: Float[Tensor, "frames edges 3"]) -> Graph:

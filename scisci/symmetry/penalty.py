@@ -52,9 +52,9 @@ class SoftEquivariance(nn.Module):
 
         sum over groups of  s_g (P_g + floor) - weight log s_g,
 
-    P_g being the penalty: the log-likelihood of equivariance errors whose variance is unknown (Kendall, Gal and
-    Cipolla, 2018, arXiv:1705.07115), with `floor` its prior. It is taken by turns: s_g = weight / (mean of P_g + floor) exactly,
-    and a gradient step for the model. A model at rest therefore minimises task + weight sum log(P_g + floor).
+    P_g being the penalty: minus the log-likelihood of equivariance errors whose variance is unknown (Kendall, Gal and
+    Cipolla, 2018, arXiv:1705.07115), with `floor` its prior. It is taken by turns: s_g = weight / (mean of P_g + floor)
+    exactly, and a gradient step for the model. A model at rest therefore minimises task + weight sum log(P_g + floor).
 
     Args:
         groups: names of groups, as `action` knows them.

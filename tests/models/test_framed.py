@@ -22,7 +22,7 @@ from scisci.models.framed import Framed, FramedPotential, claims
 from scisci.models.potential import Potential
 from scisci.symmetry.actions import act
 from scisci.symmetry.frames import FULL, Frames
-from scisci.symmetry.measure import PARTICLES, symmetry_errors
+from scisci.symmetry.measure import PARTICLES, batch_as, symmetry_errors
 
 BACKBONES = ("mpnn", "transformer")
 # Of backbones alone ("sizes", "clouds"), or broken by frames of whole systems ("separation", below).
@@ -74,6 +74,14 @@ def test_conformance(name: str, forces: str, frames: Frames) -> None:
     assert model.symmetry["reflection"] == ("exact" if frames.group == "orthogonal" else "none")
     outcomes = [outcome for check in CHECKS if check not in ELSEWHERE for outcome in CHECKS[check](model)]
     assert all(outcome.passed and np.isfinite(outcome.value) for outcome in outcomes), outcomes
+
+
+@pytest.mark.parametrize("kind", ["full", "weighted"])
+def test_single_precision_is_enough(kind: Any) -> None:
+    """Weights must not meet what all frames agree on, or its rounding would show in forces."""
+    model = subject("mpnn", frames=Frames(kind=kind)).potential().float()
+    found = symmetry_errors(model, [batch_as(molecules(np.random.default_rng(0)), torch.float32)])
+    assert max(error.value for error in found.values()) < 3e-5
 
 
 def test_distant_parts_share_a_frame() -> None:
