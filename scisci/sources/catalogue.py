@@ -111,7 +111,7 @@ class _Reader:
                 " it, or do without with --key omega_m=none --key sigma_8=none and --key box=SIDE"
             )
         rows: dict[str, dict[str, float]] = {}
-        for simulation, values in _simulations(path, self.simulation, names):
+        for simulation, values in undamaged(_simulations(path, self.simulation, names), path, "row"):
             if len(values[names[0]]) > 1:
                 raise UserError(f"{path} has more than one row for the simulation {simulation}; keep one")
             rows[simulation] = {name: values[name][0] for name in names}

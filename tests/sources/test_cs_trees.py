@@ -226,7 +226,7 @@ def test_other_tensors_are_no_trees(tmp_path: Path, content: Any) -> None:
         read(save(tmp_path / "x.pt", content))
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(share=st.floats(0, 0.999), places=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4))
 def test_damaged_file_is_a_user_error(
     tmp_path_factory: pytest.TempPathFactory, share: float, places: list[tuple[float, int]]
