@@ -112,6 +112,8 @@ def by_groups(names: Sequence[str], groups: np.ndarray, held_out: Mapping[str, S
     for number, (split, wanted) in enumerate(held_out.items()):
         if split == "train" or not re.fullmatch(SPLIT_NAMES, split):
             raise UserError(f"groups cannot be held out for {split!r}; call the split val, test or ood_ and a name")
+        if not wanted:
+            raise UserError(f"the list for {split!r} is empty; give it a group per line")
         if absent := [name for name in wanted if name not in position]:
             raise UserError(
                 f"{split!r} lists {len(absent)} groups that the store lacks, such as {absent[0]!r}; correct the list"
