@@ -17,7 +17,7 @@ from scisci.data.batch import graph_batch
 from scisci.data.library import open_dataset
 from scisci.data.samples import layout
 from scisci.data.store import Store
-from scisci.symmetry.actions import ACTIONS, Outputs
+from scisci.symmetry.actions import Outputs
 from scisci.symmetry.groups import group_named
 from scisci.symmetry.measure import batch_as, measure
 from scisci.symmetry.summary import Row, summary
@@ -33,7 +33,7 @@ def measured(
     checkpoint: str,
     dataset: str,
     splits: Sequence[str] = ("test",),
-    groups: Sequence[str] = tuple(ACTIONS),
+    groups: Sequence[str] = (),
     samples: int = 64,
     elements: int = 8,
     dtype: str = "float32",
@@ -42,7 +42,8 @@ def measured(
     """All figures, one a row: split, group, quantity, statistic, `at`, value and its intervals.
 
     `checkpoint` is what `load_task` takes. The first `samples` of each split are measured under `elements` random
-    elements each, or all of a finite group. `UserError` where names are unknown, or model, data and group do not fit.
+    elements each, or all of a finite group; without `groups`, under those of the model's task. `UserError` where names
+    are unknown, or model, data and group do not fit.
     """
     store = open_dataset(dataset)
     indices = {name: store.split(name).indices(samples) for name in splits}
@@ -54,7 +55,7 @@ def measured(
     rows = [
         {"split": split, **row}
         for split, ids in indices.items()
-        for row in split_rows(task, store, ids, groups, elements, dtype, seed)
+        for row in split_rows(task, store, ids, groups or task.groups, elements, dtype, seed)
     ]
     of_all = {"schema_version": SCHEMA_VERSION, "checkpoint": checkpoint, "dataset": dataset, "dtype": dtype}
     return pd.DataFrame(rows).assign(**of_all, fingerprint=store.fingerprint, seed=seed).convert_dtypes()

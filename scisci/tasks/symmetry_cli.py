@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         action="extend",
         metavar="G",
         default=[],
-        help="of those that 'scisci symmetry groups' lists (default: the first four)",
+        help="of those that 'scisci symmetry groups' lists (default: those of the model's task)",
     )
     sub.add_argument("--samples", type=int, default=64, metavar="N", help="the first N of a split (default: 64)")
     sub.add_argument("--elements", type=int, default=8, metavar="K", help="random elements per sample (default: 8)")
@@ -73,10 +73,9 @@ def measure(args: argparse.Namespace) -> None:
             raise UserError(f"--{name} is {getattr(args, name)}, but must be at least 1")
     if args.out is not None and args.out.suffix not in WRITERS:
         raise unknown_name("ending of --out", args.out.suffix, WRITERS)
-    from scisci.symmetry.actions import ACTIONS
     from scisci.tasks.symmetry import measured
 
-    groups = list(dict.fromkeys(args.group or ACTIONS))
+    groups = list(dict.fromkeys(args.group))
     table = measured(args.checkpoint, args.data, args.split, groups, args.samples, args.elements, args.dtype, args.seed)
     show(table)
     if args.out is not None:

@@ -149,7 +149,7 @@ def test_potential_of_crystals_with_its_stress(crystals: Path, tmp_path: Path) -
     assert table[table.statistic == "relative"].value.max() < 1e-12
     label = only(table, group="torus", quantity="stress", statistic="over_label_error")
     assert label.value < 1e-10
-    with pytest.raises(UserError, match="'cubic' cannot act .* a cubic box with sides along x, y and z"):
+    with pytest.raises(UserError, match=r"'cubic' cannot act .* a cubic box with sides along x, y and z"):
         measured(str(run), str(crystals), groups=["cubic"])
 
 
@@ -204,7 +204,6 @@ def test_checkpoint_may_be_any_file_of_the_run(potential: Path, small_store: Pat
 def test_groups_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["groups"])
     shown = capsys.readouterr().out
-    assert list(GROUPS)[:4] == list(ACTIONS), "the help says that the first four are the default"
     assert all(f"│ {name} " in shown for name in GROUPS)
 
 
