@@ -70,8 +70,17 @@ def systems(draw: st.DrawFn) -> Atoms:
 
 @settings(max_examples=60, deadline=None)
 @given(batch=st.lists(systems(), min_size=1, max_size=4), cutoff=st.floats(1.0, 5.0))
-def test_edges_equal_those_of_ase(batch: list[Atoms], cutoff: float) -> None:
-    assert edges_of(batch, cutoff) == [edges_of_ase(atoms, cutoff) for atoms in batch]
+def test_edges_equal_those_of_ase_and_are_in_one_order_however_searched(batch: list[Atoms], cutoff: float) -> None:
+    expected, found = [edges_of_ase(atoms, cutoff) for atoms in batch], []
+    for candidates, at_once in ((2**15, 2**20), (2**62, 1), (0, 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("scisci.data.neighbors.CANDIDATES", candidates)
+            patch.setattr("scisci.data.neighbors.CANDIDATES_AT_ONCE", at_once)
+            assert edges_of(batch, cutoff) == expected
+            found.append(search(batch, cutoff))
+    for other in found[1:]:
+        for mine, theirs in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +110,11 @@ def test_edges_equal_those_of_ase(batch: list[Atoms], cutoff: float) -> None:
         "atom",
     ],
 )
-def test_special_cells_have_the_edges_of_ase(atoms: Atoms, cutoff: float) -> None:
+@pytest.mark.parametrize("candidates", [0, 2**15])
+def test_special_cells_have_the_edges_of_ase(
+    atoms: Atoms, cutoff: float, candidates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scisci.data.neighbors.CANDIDATES", candidates)
     assert edges_of([atoms], cutoff) == [edges_of_ase(atoms, cutoff)]
 
 
