@@ -25,7 +25,7 @@ class FramedPotential(Potential):
     All frames go through the backbone as one graph. Gradient forces are exact: frames are functions of the edge vectors
     by which the energy is differentiated, so that energy is conserved wherever frames are determined. Direct forces
     are turned back and averaged. Since a frame belongs to a whole system, the energy of distant parts is not the sum
-    of theirs. Puny et al. (2022, arXiv:2110.03336), where the gradient through frames is left out.
+    of theirs. Puny et al. (2022, arXiv:2110.03336), whose public code leaves the gradient of frames out.
 
     Args:
         backbone: a registered architecture.
@@ -102,14 +102,15 @@ class Framed(nn.Module):
     Args:
         model: what is averaged, with attributes `cutoff` and `symmetry`.
         frames: which frames.
+        vectors: fields of the points that determine frames together with their positions, such as velocities.
     """
 
-    def __init__(self, model: nn.Module, frames: Frames = FULL) -> None:
+    def __init__(self, model: nn.Module, frames: Frames = FULL, vectors: tuple[str, ...] = ()) -> None:
         super().__init__()
         assert not (isinstance(model, Potential) and model.direct is None), "FramedPotential has the frames' gradient"
-        self.model, self.frames, self.cutoff = model, frames, cast(float, model.cutoff)
+        self.model, self.frames, self.vectors, self.cutoff = model, frames, vectors, cast(float, model.cutoff)
         self.symmetry = claims(cast(dict[str, str], model.symmetry), frames)
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """Graph batch → the model's outputs, averaged."""
-        return average_over_frames(self.model, batch, self.frames, self.cutoff, self.training)
+        return average_over_frames(self.model, batch, self.frames, self.cutoff, self.vectors, self.training)

@@ -15,7 +15,7 @@ turn within a plane still make one, less what quarter turns average out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,8 +80,13 @@ def second_moments(
 
 def relative_gaps(moments: Float[Tensor, "systems 3 3"]) -> Float[Tensor, " systems"]:
     """Smallest distance of two eigenvalues over their sum: how far a system is from having no frame, 0 to 1/3."""
-    values = torch.linalg.eigvalsh(moments)
-    return values.diff(dim=1).amin(1) / values.sum(1)
+    return torch.linalg.eigvalsh(_of_trace_one(moments)).diff(dim=1).amin(1)
+
+
+def _of_trace_one(moments: Tensor) -> Tensor:
+    """Moments over their trace; those of nothing stay zero."""
+    traces = moments.diagonal(dim1=1, dim2=2).sum(1).clamp(min=torch.finfo(moments.dtype).tiny)
+    return moments / traces[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,8 @@ class Frames:
 
     `group`: "orthogonal" has 8 frames and makes rotations and reflections exact, "rotation" has the 4 right-handed
     ones and makes rotations exact. `kind`: "full" averages over all; "stochastic" draws one per system and call while
-    training, and averages over all otherwise (Duval et al., "FAENet", 2023, arXiv:2305.05577, whose models also
-    evaluate in one); "weighted" has 48 or 24, see above. `sharpness`: a pair of axes exchanges its rank over gaps of
+    training, and averages over all otherwise (Duval et al., "FAENet", 2023, arXiv:2305.05577, whose code evaluates in
+    one as well); "weighted" has 48 or 24, see above. `sharpness`: a pair of axes exchanges its rank over gaps of
     1 / sharpness of the trace.
     """
 
@@ -133,16 +138,24 @@ FULL = Frames()
 
 
 def average_over_frames(
-    model: Callable[[Any], Outputs], batch: Any, frames: Frames = FULL, cutoff: float = math.inf, training: bool = False
+    model: Callable[[Any], Outputs],
+    batch: Any,
+    frames: Frames = FULL,
+    cutoff: float = math.inf,
+    vectors: Iterable[str] = (),
+    training: bool = False,
 ) -> Outputs:
     """A model's outputs on a batch, averaged over the frames of each system; what has a direction is turned back.
 
-    For outputs that are functions of the batch themselves. Forces that the model takes as a gradient would lack that of
-    the frames: `scisci.models.framed.FramedPotential` has it.
+    `vectors`: fields of the points [N, 3] whose moments count as much as those of the edges, such as velocities; two
+    points alone have no frame without. For outputs that are functions of the batch themselves. Forces that the model
+    takes as a gradient would lack that of the frames: `scisci.models.framed.FramedPotential` has it.
     """
     senders, receivers = batch.edge_index
-    vectors = batch.pos[senders] + batch.edge_shift - batch.pos[receivers]
-    moments = second_moments(vectors, batch.batch[receivers], batch.num_graphs, cutoff)
+    edges = batch.pos[senders] + batch.edge_shift - batch.pos[receivers]
+    moments = _of_trace_one(second_moments(edges, batch.batch[receivers], batch.num_graphs, cutoff))
+    for name in vectors:
+        moments = moments + _of_trace_one(second_moments(batch[name], batch.batch, batch.num_graphs))
     counts = (batch.ptr[1:] - batch.ptr[:-1]).to(batch.pos)
     centres = torch.zeros_like(moments[:, 0]).index_add(0, batch.batch, batch.pos) / counts[:, None]
     total: Outputs = {}
