@@ -20,7 +20,7 @@ from scisci.contracts.errors import UserError
 from scisci.data.store import Store
 from scisci.tasks.calculator import ScisciCalculator
 from scisci.tasks.cli import main
-from scisci.tasks.evaluate import structures
+from scisci.tasks.evaluate import quantities, structures
 
 
 def strained_copper() -> Atoms:
@@ -92,6 +92,18 @@ def test_relaxation_of_atoms_and_cell_converges(copper_run: Path) -> None:
     assert BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.005, steps=200)
     assert atoms.get_potential_energy() < before
     assert np.abs(atoms.get_stress()).max() < 0.005
+
+
+def test_direct_forces_have_no_stress_and_need_none(crystals: Path, tmp_path: Path) -> None:
+    model = ["--model.architecture=painn", "--model.size=10k", "--model.forces=direct", "--model.symmetry_samples=0"]
+    steps = ["--trainer.max_steps=2", "--trainer.val_check_interval=2", "--trainer.enable_progress_bar=false"]
+    main(["fit", f"--data.dataset={crystals}", f"--runs={tmp_path}", *model, *steps])
+    calculator = ScisciCalculator(next(tmp_path.iterdir()))
+    assert calculator.implemented_properties == ["energy", "free_energy", "forces"]
+    with pytest.raises(PropertyNotImplementedError):
+        calculator.get_stress(strained_copper())
+    assert quantities(Store(crystals), calculator) == ("energy", "forces")
+    assert np.abs(calculator.get_forces(strained_copper())).max() > 0
 
 
 def test_what_a_model_cannot_do_is_said(copper_run: Path, particle_store: Path, tmp_path: Path) -> None:

@@ -36,6 +36,16 @@ class OnlyEnergy(Calculator):
     implemented_properties = ["energy"]  # noqa: RUF012
 
 
+class Foreign:
+    """Computes, but derives from nothing of ASE's, as some codes' calculators do."""
+
+    def get_potential_energy(self, atoms: Any = None, force_consistent: bool = False) -> float:
+        return 0.25 * len(atoms)
+
+    def get_forces(self, atoms: Any = None) -> np.ndarray:
+        return np.full((len(atoms), 3), 0.5)
+
+
 class Failing(EMT):
     """Fails on the cell whose first atom is where the test says."""
 
@@ -154,6 +164,16 @@ def test_own_models_evaluate_as_they_test(
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("│ test"))
         rows.append([float(cell.split("±")[0]) for cell in line.split("│")[2:-1]])
     assert rows[0][: len(rows[1])] == pytest.approx(rows[1], rel=1e-3)
+
+
+def test_calculator_of_a_foreign_class_will_do(crystals: Path, tmp_path: Path) -> None:
+    store = Store(crystals)
+    errors = evaluate(store, "test", evaluator(store, Foreign()), tmp_path / "test.h5")  # type: ignore[arg-type]
+    labels = store.take(store.split("test").indices())
+    assert errors["force_mae"].value == pytest.approx(1000 * np.abs(labels.items["forces"] - 0.5).mean(), rel=1e-6)
+    assert errors["energy_mae"].value == pytest.approx(
+        1000 * np.abs(labels.samples["energy"] / 4 - 0.25).mean(), rel=1e-6
+    )
 
 
 def test_charge_and_spin_reach_the_calculator(tmp_path: Path) -> None:
