@@ -30,14 +30,17 @@ class Division:
     by_group: bool = False
     seed: int = 0
 
-    def split(self, samples: np.ndarray, shards: list[h5py.File]) -> dict[str, np.ndarray]:
-        """Split name → those of `samples` [n] in it; `shards` have their groups."""
+    def split(self, ranges: list[range], shards: list[h5py.File]) -> dict[str, np.ndarray]:
+        """Split name → those of the samples in `ranges` that are in it; `shards` have their groups."""
         if self.by_group:
             groups = np.concatenate([shard["samples/group"][...] for shard in shards])
-            positions = group_split(groups[samples], self.fractions, self.seed)
+            parts = group_split(groups[_indices(ranges)], self.fractions, self.seed)
         else:
-            positions = random_split(len(samples), self.fractions, self.seed)
-        return {name: samples[found] for name, found in positions.items()}
+            parts = random_split(sum(map(len, ranges)), self.fractions, self.seed)
+        if len(ranges) == 1 and not ranges[0].start:
+            return parts  # spares an import without published splits two copies of all indices
+        samples = _indices(ranges)
+        return {name: samples[positions] for name, positions in parts.items()}
 
     @property
     def shift(self) -> str:
@@ -152,15 +155,17 @@ def _usable(frames: Iterable[Frame | BadFrame], skipped: _Skipped | None) -> Ite
             skipped.add(frame)
 
 
+def _indices(ranges: list[range]) -> np.ndarray:
+    return np.concatenate([np.arange(samples.start, samples.stop) for samples in ranges])
+
+
 def _members(
     parted: Mapping[str | None, list[range]], shards: list[h5py.File], division: Division
 ) -> dict[str, np.ndarray]:
     """Split → its samples in random order; `parted` has those of the published splits, and under `None` the rest."""
     rng = np.random.default_rng(division.seed)
-    indices = {name: np.concatenate([np.arange(r.start, r.stop) for r in ranges]) for name, ranges in parted.items()}
-    rest = indices.pop(None, np.empty(0, dtype=np.int64))
-    members = {name: rng.permutation(found) for name, found in indices.items() if name is not None}
-    if len(rest):
+    members = {name: rng.permutation(_indices(ranges)) for name, ranges in parted.items() if name is not None}
+    if rest := [samples for samples in parted.get(None, []) if samples]:
         if twice := sorted(members.keys() & division.fractions.keys()):
             raise UserError(f"the split {twice[0]!r} comes with the data; do not draw another one of that name")
         members |= division.split(rest, shards)
