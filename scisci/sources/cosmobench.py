@@ -2,7 +2,7 @@
 
 Huang et al., arXiv:2507.03707. `LH/LH_<i>/{X,Y,Z,VX,VY,VZ,...}` (`BSQ` in Quijote) has the points of cloud i, and row i
 of `params/{Omega_m,sigma_8,...}` its parameters, so groups go by their number: by name, LH_10 comes before LH_2. In the
-files of the splits, whose groups are numbered anew, `original_ids` says which simulations they are.
+files of the splits, whose groups are numbered anew, `original_ids` or `params/LH` says which simulations they are.
 """
 
 from __future__ import annotations
@@ -108,15 +108,16 @@ def _index(file: h5py.File, suite: Suite, path: Path) -> _Index:
         )
     if "params" not in file:
         raise UserError(f"{path} has no params, which hold Omega_m and sigma_8; it has {', '.join(file)}; get it again")
-    rows = {key: node[...] for key, node in file["params"].items()}
+    rows = {key: node[...] for key, node in file["params"].items() if node.shape}
     if place := next((place for place in (ORIGINAL, f"{name}/{ORIGINAL}") if place in file), None):
         rows[ORIGINAL] = file[place][...]
     for key, values in rows.items():
-        if values.shape != (len(found),):
+        if values.size != len(found):
             raise UserError(
                 f"{path} has {len(found)} clouds in {name}, but {key} of shape {values.shape} instead of one value per"
                 " cloud; get it again"
             )
+        rows[key] = values.ravel()
     numbers = np.array(sorted(found))
     order = _order(numbers, rows.get(name), name, path)
     original = rows.pop(ORIGINAL, rows.pop(name, None))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from scisci.cli_data import main
 from scisci.contracts.errors import UserError
+from scisci.data.library import read_card
 from scisci.data.store import Store
 from scisci.sources.frames import BadFrame, Frame
 from scisci.sources.registry import SOURCES, source
@@ -104,6 +105,19 @@ def test_one_file_alone_is_divided_by_simulation(tmp_path: Path) -> None:
     assert {name: len(split) for name, split in store.splits.items()} == {"train": 10, "val": 1, "test": 1}
     assert store.fields == ("positions", "velocities", "box", "omega_m", "sigma_8")
     assert sorted(store.metadata("A_SN1")) == [0.25 + k for k in range(12)]
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_simulations_are_known_from_params_too(tmp_path: Path, as_text: bool) -> None:
+    with h5py.File(write(tmp_path / "x_val.hdf5", "camels-tng", first=300), "a") as file:
+        ids = file["original_ids"][...]
+        del file["original_ids"], file["params/A_SN1"]
+        file["params/LH"] = [f"LH_{k}" for k in ids] if as_text else ids[:, None]
+        file["params/redshift"] = 0.0
+    frames = read(tmp_path / "x_val.hdf5", "camels-tng")
+    assert [frame.group for frame in frames] == [f"LH_{300 + k}" for k in range(12)]
+    assert [frame.sample.omega_m for frame in frames] == pytest.approx([0.4 + k / 1000 for k in range(12)])
+    assert all(frame.metadata == {} for frame in frames)
 
 
 def test_simulations_without_original_ids_are_told_apart_by_file(tmp_path: Path) -> None:
@@ -266,6 +280,22 @@ def test_damaged_file_is_a_user_error(
             readable(path)
 
 
-def test_published_sizes_are_those_of_the_paper() -> None:
-    sizes = {name: tuple(SOURCES[name].published.values()) for name in SUITES}
-    assert sizes == {"quijote": (19651, 6551, 6550), "camels-sam": (600, 204, 196), "camels-tng": (600, 200, 200)}
+@pytest.mark.parametrize(
+    ("name", "sizes", "groups"),
+    [
+        ("quijote", (19651, 6551, 6550), 32752),
+        ("camels-sam", (600, 204, 196), 1000),
+        ("camels-tng", (600, 200, 200), 1000),
+        ("trees", (14997, 5099, 4900), None),
+        ("infilling", (120, 40, 40), None),
+    ],
+)
+def test_cards_download_the_published_splits(name: str, sizes: tuple[int, ...], groups: int | None) -> None:
+    card = read_card(f"cosmobench-{name}")
+    assert card.download is not None
+    found = SOURCES[card.download.format]
+    assert (found.domain, tuple(found.published.values())) == (card.domain, sizes)
+    assert tuple(split.samples for split in card.splits.values()) == sizes
+    assert (card.samples, card.groups) == (sum(sizes), groups)
+    assert [file.split for file in card.download.files] == ["train", "val", "test"]
+    assert all(f"_{file.split}." in file.filename for file in card.download.files)
