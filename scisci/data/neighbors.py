@@ -17,7 +17,7 @@ from scisci.data.ragged import ragged_positions
 
 ALL_PAIRS_UP_TO = 64
 # Pairs of atoms and images: of one system that is small enough, and of all those that are searched at once.
-CANDIDATES, CANDIDATES_AT_ONCE = 2**15, 2**20
+CANDIDATES, CANDIDATES_AT_ONCE = 2**15, 2**18
 
 Edges = tuple[np.ndarray, np.ndarray]
 
@@ -83,7 +83,10 @@ def _image_range(
     """[B, 3] how many cells to either side a neighbour can be along each lattice vector."""
     lattice = np.where(pbc[:, :, None], cells, 0.0)
     metric = lattice @ lattice.transpose(0, 2, 1) + ~pbc[:, :, None] * np.eye(3)
-    dual = np.linalg.solve(metric, lattice)
+    try:
+        dual = np.linalg.solve(metric, lattice)
+    except np.linalg.LinAlgError as error:
+        raise UserError("a periodic system's cell has no volume; correct its cell or its pbc") from error
     fractions = np.einsum("ni,nki->nk", positions, np.repeat(dual, lengths, axis=0))
     spread = np.maximum.reduceat(fractions, starts) - np.minimum.reduceat(fractions, starts)
     return np.floor(cutoff * np.linalg.norm(dual, axis=2) + spread + 1e-9).astype(np.int64)

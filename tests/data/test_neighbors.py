@@ -170,3 +170,8 @@ def test_infinite_cutoff_joins_all_pairs_of_isolated_systems_only() -> None:
     assert [len(edges) for edges in found] == [n * (n - 1) for n in map(len, molecules)]
     with pytest.raises(UserError, match="finite cutoff"):
         search([*molecules, bulk("Cu")], math.inf)
+
+
+def test_periodic_system_without_a_cell_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="no volume"):
+        search([Atoms("H2", [[0, 0, 0], [0, 0, 1]], pbc=True)], 3.0)
