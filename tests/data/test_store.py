@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,25 @@ def test_same_content_has_the_same_fingerprint_and_other_content_another(tmp_pat
     assert first.fingerprint == second.fingerprint
     samples[3].positions[0, 0] = np.nextafter(samples[3].positions[0, 0], 9)
     assert write(tmp_path / "c.h5", samples).fingerprint != first.fingerprint
+
+
+def test_fingerprint_does_not_depend_on_how_much_is_read_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with StoreWriter(path, "atoms", checked=True) as writer:
+        for k in range(40_000):
+            writer.append(AtomsSample(np.array([1]), np.full((1, 3), k), energy=float(k)), f"molecule {k}")
+    sha = hashlib.sha256(b"atoms:1")
+    with h5py.File(path) as file:
+        names: list[str] = []
+        file.visit(names.append)
+        for name in sorted(names):
+            node = file[name]
+            sha.update(f"{name}:{sorted((key, str(value)) for key, value in node.attrs.items())}".encode())
+            if isinstance(node, h5py.Dataset):
+                sha.update(f"{node.shape}:{node.dtype}".encode())
+                sha.update(b"\0".join(node[...]) if node.dtype == object else node[...].tobytes())
+    assert Store(path).fingerprint == sha.hexdigest()
+    assert Store(path).groups[39_999] == "molecule 39999"
 
 
 def test_edited_store_is_refused(small_store: Path, tmp_path: Path) -> None:
