@@ -195,15 +195,15 @@ def cross(width: float) -> Any:
     return batch_of(([1, 1, 6, 6, 8, 8], [width * x, -width * x, y, -y, 2 * z, -2 * z]), cutoff=9.0)
 
 
-def kinds_along_the_middle_axis(batch: Any) -> dict[str, Tensor]:
-    return {"interaction": (batch.numbers * batch.pos[:, 1].square()).sum()[None]}
+def kinds_along(axis: int) -> Any:
+    return lambda batch: {"interaction": (batch.numbers * batch.pos[:, axis].square()).sum()[None]}
 
 
 def test_axes_that_exchange_rank_make_full_frames_jump_and_weighted_ones_not() -> None:
     """At width 1 the middle axis has 2 x 1 (hydrogen) on one side and 2 x 6 (carbon) on the other."""
 
-    def energy(frames: Frames, width: float) -> float:
-        return float(average_over_frames(kinds_along_the_middle_axis, cross(width), frames)["interaction"])
+    def energy(frames: Frames, width: float, axis: int = 1) -> float:
+        return float(average_over_frames(kinds_along(axis), cross(width), frames)["interaction"])
 
     step = 1e-9
     assert energy(Frames(), 1 + step) - energy(Frames(), 1 - step) == pytest.approx(2 * 1 - 2 * 6, abs=1e-6)
@@ -211,4 +211,6 @@ def test_axes_that_exchange_rank_make_full_frames_jump_and_weighted_ones_not() -
     assert energy(weighted, 1 + step) == pytest.approx(energy(weighted, 1 - step), abs=1e-6)
     # There both orders of the two axes weigh the same.
     assert energy(weighted, 1.0) == pytest.approx(7, abs=0.5)
-    assert energy(Frames(kind="weighted", sharpness=1e6), 0.7) == pytest.approx(energy(Frames(), 0.7))
+    for axis, expected in enumerate((2 * 1 * 0.7**2, 2 * 6, 2 * 8 * 2**2)):
+        for frames in (Frames(), Frames(kind="weighted", sharpness=1e6)):
+            assert energy(frames, 0.7, axis) == pytest.approx(expected)
