@@ -251,7 +251,7 @@ def growth() -> None:
     print(f"{'atoms':>8} {'edges':>9} {'ours':>8} {'power':>6} {'matscipy':>9} {'ratio':>6}")
     before: tuple[int, float] | None = None
     for repeats in (4, 8, 16, 24):
-        atoms = bulk("Cu", cubic=True) * (repeats,) * 3
+        atoms = bulk("Cu", cubic=True) * ((repeats,) * 3)
         atoms.rattle(0.1, seed=SEED)
         count, cell = len(atoms), np.array(atoms.cell)[None]
         offsets, pbc = np.array([0, count]), np.ones((1, 3), dtype=bool)
