@@ -73,7 +73,8 @@ def invariant_coordinates(
 def canonicalised(model: Callable[[Any], Outputs], batch: Any) -> Outputs:
     """A model's outputs on isolated systems as seen in their invariant coordinates; what has a direction turns back.
 
-    A periodic system is a `UserError`: distances to images are not those of points in space.
+    For outputs that are functions of the batch themselves, as `average_over_frames` is. A periodic system is a
+    `UserError`: distances to images are not those of points in space.
     """
     if "pbc" in batch and batch.pbc.any():
         raise UserError("periodic systems have no invariant coordinates by scaling of distances; use frames instead")
