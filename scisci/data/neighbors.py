@@ -54,6 +54,8 @@ def neighbors(
     search = NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
     for system in np.flatnonzero(~small):
         found.append(_within(search, positions, offsets[system], offsets[system + 1], cells[system], pbc[system]))
+    if len(found := [part for part in found if part[0].size] or found[:1]) == 1:
+        return found[0]
     edge_index = np.concatenate([edges for edges, _ in found], axis=1)
     edge_shift = np.concatenate([shift for _, shift in found])
     if (np.diff(edge_index[1]) >= 0).all():
@@ -64,8 +66,10 @@ def neighbors(
 
 def _shifts(images: np.ndarray, cell: np.ndarray) -> np.ndarray:
     # Not a matrix product, whose last bit depends on how many images there are.
-    first, second, third = images[..., 0, None], images[..., 1, None], images[..., 2, None]
-    return first * cell[..., 0, :] + second * cell[..., 1, :] + third * cell[..., 2, :]
+    shifts = images[..., 0, None] * cell[..., 0, :]
+    shifts += images[..., 1, None] * cell[..., 1, :]
+    shifts += images[..., 2, None] * cell[..., 2, :]
+    return shifts
 
 
 def _among_all_pairs(positions: np.ndarray, starts: np.ndarray, lengths: np.ndarray, cutoff: float) -> Edges:
