@@ -46,7 +46,7 @@ def read_ase_db(path: Path | str, keys: Mapping[str, str] | None = None) -> Coun
             with database:
                 rows, last = database.extent()
             return Counted(_frames(_sqlite_rows(database, last), labels, path), rows)
-    except (OSError, sqlite3.Error) as error:
+    except (*DAMAGE, sqlite3.Error) as error:
         raise UserError(f"{path} is not a readable ASE database ({error}); get it again") from error
     if not start.lstrip().startswith(b"{"):
         raise UserError(f"{path} is neither SQLite nor JSON; give a .db or .json file written by ase.db")
@@ -61,6 +61,8 @@ def row_frame(row: AtomsRow, labels: Labels, where: str) -> Frame | BadFrame:
         info = {**row.data, **{name: fields[name] for name in row.key_value_pairs}}
         entries = {**info, **{name: fields[name] for name in all_properties if name in fields}}
         numbers, positions, cell, pbc = (np.asarray(fields[name]) for name in ("numbers", "positions", "cell", "pbc"))
+        if positions.shape != (*numbers.shape, 3) or numbers.ndim != 1:
+            raise ValueError("its numbers and positions do not belong together")
         structure = AtomsSample(numbers, positions, cell, pbc)
     except DAMAGE as error:
         raise UserError(f"{where} cannot be read ({error}); get the file again") from error

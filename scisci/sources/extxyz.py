@@ -1,4 +1,4 @@
-"""Extended XYZ, read line by line: ASE's reader keeps a list of all frames of a file and takes several times as long.
+"""Extended XYZ, read line by line: ASE's reader goes through the whole file first and keeps a list of its frames.
 
 The grammar is ASE's: `key=value` pairs with values bare, quoted or in brackets, `_JSON` values, and per-atom columns
 named in `Properties`.
