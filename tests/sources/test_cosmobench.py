@@ -280,6 +280,22 @@ def test_damaged_file_is_a_user_error(
             readable(path)
 
 
+def test_download_packs_the_splits_of_files_in_the_cache(tmp_path: Path) -> None:
+    cache = tmp_path / "cache" / "cosmobench-camels-tng"
+    cache.mkdir(parents=True)
+    for k, split in enumerate(("train", "val", "test")):
+        write(cache / f"ALL_galaxies_{split}.hdf5", "camels-tng", clouds=5 - k, first=100 * k)
+    out = tmp_path / "store.h5"
+    main(["download", "cosmobench-camels-tng", "--cache", str(tmp_path / "cache"), "--out", str(out)])
+    store = Store(out)
+    for k, split in enumerate(("train", "val", "test")):
+        indices = store.split(split).indices()
+        assert sorted(store.groups[g] for g in store.sample_column("group")[indices]) == [
+            f"LH_{100 * k + j}" for j in range(5 - k)
+        ]
+        assert store.split(split).shift == "none: as published, simulations of one latin hypercube"
+
+
 @pytest.mark.parametrize(
     ("name", "sizes", "groups"),
     [
