@@ -281,7 +281,7 @@ def test_damaged_file_is_a_user_error(
 
 
 def test_download_packs_the_splits_of_files_in_the_cache(tmp_path: Path) -> None:
-    cache = tmp_path / "cache" / "cosmobench-camels-tng"
+    cache = tmp_path / "cache" / "cosmobench-camels-tng" / "files"
     cache.mkdir(parents=True)
     for k, split in enumerate(("train", "val", "test")):
         write(cache / f"ALL_galaxies_{split}.hdf5", "camels-tng", clouds=5 - k, first=100 * k)
