@@ -72,7 +72,7 @@ def _unusable(label: str, name: str, values: np.ndarray, box: float) -> str | No
             )
         if len(values) >= MANY and np.ptp(values) < box / 2:
             return f"{name} spans {np.ptp(values):g} of a box of {box:g} Mpc/h: another unit, or another box?"
-    if label == "velocities" and len(values) >= MANY:
+    if label == "velocities" and (len(values) >= MANY or not values.any()):
         speed = float(np.sqrt(np.square(values, dtype=np.float64).mean()))
         if not SPEEDS[0] <= speed <= SPEEDS[1]:
             return f"{name} has an rms of {speed:g}, which peculiar velocities in km/s never have: another unit?"

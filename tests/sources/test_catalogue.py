@@ -160,6 +160,14 @@ def test_unit_that_does_not_fit_is_found(tmp_path: Path) -> None:
         assert reasons[unit] in first.reason
 
 
+def test_velocities_of_zero_are_refused_of_few_points_too(tmp_path: Path) -> None:
+    few = one_table()[::50]
+    assert all(isinstance(frame, Frame) for frame in read(save(few.assign(VX=1e9), tmp_path / "x.csv")))
+    (first, *_) = read(save(few.assign(VX=0), tmp_path / "y.csv"))
+    assert isinstance(first, BadFrame)
+    assert "VX has an rms of 0, which peculiar velocities in km/s never have" in first.reason
+
+
 @kinds
 @pytest.mark.parametrize(
     ("table", "keys", "message"),
