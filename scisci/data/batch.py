@@ -15,7 +15,10 @@ and those that the store has of its domain's own (units: `scisci.data.samples`):
 
     atoms       numbers [N] int64; energy [B] float64, forces [N, 3], stress [B, 3, 3]
     cloud       velocities [N, 3], masses [N]; omega_m [B], sigma_8 [B]
+    tree        node_features [N, 4], main_branch [N] bool, label [N] int64; omega_m [B], sigma_8 [B]
     particles   velocities [N, 3], charges [N]; target_positions [N, 3]
+
+A tree has no pos and no edge_shift, and its edges, from child to parent, do not depend on the cutoff.
 """
 
 from __future__ import annotations
@@ -29,9 +32,13 @@ from torch_geometric.data import Batch, Data
 from scisci.contracts.errors import UserError
 from scisci.data.neighbors import neighbors
 from scisci.data.ragged import Ragged
+from scisci.data.trees import ragged_edges
 
 FLOAT64 = {"energy"}
-PER_POINT = ("numbers", "pos", "forces", "velocities", "masses", "charges", "target_positions")
+PER_POINT = (
+    *("numbers", "pos", "forces", "velocities", "masses", "charges", "target_positions"),
+    *("node_features", "main_branch", "label"),
+)
 PER_SYSTEM = ("energy", "stress", "cell", "pbc", "omega_m", "sigma_8", "group")
 EMPTY = Batch(_base_cls=Data)
 
@@ -57,7 +64,7 @@ def _check_elements(numbers: np.ndarray | None, elements: frozenset[int]) -> Non
 def graph_batch(
     ragged: Ragged, cutoff: float, elements: frozenset[int] | None = None, dtype: type = np.float32
 ) -> Batch:
-    """Collate samples of any domain of points into one graph batch with neighbours within `cutoff`.
+    """Collate samples of any domain of points or trees into one graph batch with neighbours within `cutoff`.
 
     `cutoff` is in the domain's unit of length; `math.inf` joins all pairs of an isolated system, 0 makes a batch
     without edges. `elements`: the atomic numbers a model knows; another one is a `UserError` that names it. `dtype` is
@@ -66,7 +73,8 @@ def graph_batch(
     if elements is not None:
         _check_elements(ragged.items.get("numbers"), elements)
     columns = {**ragged.items, **ragged.samples}
-    columns["pos"] = columns.pop("positions")
+    if "positions" in columns:
+        columns["pos"] = columns.pop("positions")
     if "box" in columns:
         columns["cell"] = columns["box"][:, :, None] * np.eye(3)
         columns["pbc"] = np.ones((len(ragged), 3), dtype=bool)
@@ -74,12 +82,18 @@ def graph_batch(
     tensors = {name: _tensor(name, columns[name], dtype) for name in (*PER_POINT, *PER_SYSTEM) if name in columns}
     tensors["batch"] = torch.from_numpy(np.repeat(np.arange(len(ragged)), ragged.lengths))
     tensors["ptr"] = torch.from_numpy(ptr)
-    if cutoff:
+    if "parent" in columns:
+        _add_edges(tensors, ragged_edges(ragged))
+    elif cutoff:
         edge_index, edge_shift = neighbors(columns["pos"], ptr, cutoff, columns.get("cell"), columns.get("pbc"))
-        tensors["edge_index"] = torch.from_numpy(edge_index)
+        _add_edges(tensors, edge_index)
         tensors["edge_shift"] = _tensor("edge_shift", edge_shift, dtype)
-        tensors["edge_ptr"] = torch.from_numpy(np.searchsorted(edge_index[1], ptr))
     return assemble(tensors)
+
+
+def _add_edges(tensors: dict[str, torch.Tensor], edge_index: np.ndarray) -> None:
+    tensors["edge_index"] = torch.from_numpy(edge_index)
+    tensors["edge_ptr"] = torch.from_numpy(np.searchsorted(edge_index[1], tensors["ptr"].numpy()))
 
 
 def first_systems(batch: Batch, count: int) -> Batch:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from scisci.data.ragged import Ragged
+
 
 def tree_edges(parent: np.ndarray, virtual: np.ndarray | None = None) -> np.ndarray:
     """[2, E] child and parent of each edge, sorted by parent.
@@ -23,3 +25,11 @@ def tree_edges(parent: np.ndarray, virtual: np.ndarray | None = None) -> np.ndar
         edges += [np.stack([parent[nodes], nodes]), np.stack([progenitor, beside[parent[progenitor]]])]
     found = np.concatenate(edges, axis=1).astype(np.int64)
     return found[:, np.argsort(found[1], kind="stable")]
+
+
+def ragged_edges(ragged: Ragged) -> np.ndarray:
+    """[2, E] edges of several trees side by side, as indices into the nodes of all."""
+    parent = ragged.items["parent"]
+    first = np.repeat(ragged.offsets[:-1], ragged.lengths)
+    virtual = ragged.items["label"] >= 0 if "label" in ragged.items else None
+    return tree_edges(np.where(parent < 0, -1, parent + first), virtual)
