@@ -15,7 +15,7 @@ GENERATORS = {
     "pm-halos": "scisci.generate.pm_halos:generate",
     "xtb-molecules": "scisci.generate.xtb_molecules:generate",
 }
-GENERATOR_OPTIONS = ("train", "frames", "every", "clip")
+GENERATOR_OPTIONS = ("train", "frames", "every", "clip", "boxes")
 
 
 def add(commands: Any) -> None:
@@ -29,6 +29,8 @@ def add(commands: Any) -> None:
     nbody.add_argument("--frames", type=int, nargs=2, metavar="K", help="input and target frame (default: 30 40)")
     nbody.add_argument("--every", type=int, metavar="STEPS", help="steps from frame to frame (default: 100)")
     nbody.add_argument("--clip", choices=["component", "norm"], help="of forces above 100 (default: component)")
+    halos = sub.add_argument_group("pm-halos")
+    halos.add_argument("--boxes", type=float, metavar="SHARE", help="this share of every split only (default: 1)")
     sub.set_defaults(action=generate)
 
 

@@ -31,7 +31,7 @@ LOWEST, HIGHEST = np.array([0.1, 0.6]), np.array([0.5, 1.0])  # Omega_m, sigma_8
 CORNER = np.array([0.4, 0.88])  # above both: kept for ood_prior
 STANDARD = Box(side=128.0, particles=64, mesh=192, steps=10)
 FINER = replace(STANDARD, particles=96)
-FEWEST = 20
+FEWEST = 30
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ POPULATIONS = {
     "ood_resolution": Population(
         60, "code: 96³ particles in place of 64³, halos of the same masses", FINER, round(FEWEST * (96 / 64) ** 3)
     ),
-    "ood_density": Population(60, "tracers: halos of at least 50 particles in place of 20", fewest=50, severity=2.5),
+    "ood_density": Population(60, "tracers: halos of at least 75 particles in place of 30", fewest=75, severity=2.5),
 }
 
 
