@@ -53,12 +53,13 @@ def cloud_frame(
             if reason := _unusable(label, name, values[name], box):
                 return BadFrame(where, reason)
     arrays = {label: np.stack([values[name] for name in names], axis=1) for label, names in columns.items()}
-    positions = arrays.pop("positions").astype(np.float64)
+    positions = arrays["positions"].astype(np.float64)
     outside = (positions < 0) | (positions > box)
     positions[outside] %= box
-    if "masses" in arrays:
-        arrays["masses"] = arrays["masses"][:, 0]
-    return checked(Frame(where, CloudSample(positions, np.full(3, box), **arrays, **parameters), group, metadata or {}))
+    masses = arrays["masses"][:, 0] if "masses" in arrays else None
+    cosmology = parameters.get("omega_m"), parameters.get("sigma_8")
+    sample = CloudSample(positions, np.full(3, box), arrays.get("velocities"), masses, *cosmology)
+    return checked(Frame(where, sample, group, metadata or {}))
 
 
 def _unusable(label: str, name: str, values: np.ndarray, box: float) -> str | None:
