@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
         action="append",
         default=[],
         metavar="LABEL=NAME",
-        help="name of a label in the file, or LABEL=none to do without it",
+        help="name of a label in the file, or LABEL=none to do without it; keep=NAME,NAME keeps entries as metadata",
     )
     sub.add_argument(
         "--skip-bad",

@@ -39,7 +39,7 @@ def read_aselmdb(path: Path | str, keys: Mapping[str, str] | None = None) -> Ite
 def _frame(row: AtomsRow, labels: Labels, path: Path) -> Frame | BadFrame:
     frame = row_frame(row, labels, f"row with id {row.id} of {path}")
     if isinstance(frame, Frame) and "data_id" in row.data:
-        return replace(frame, metadata={"data_id": str(row.data["data_id"])})
+        return replace(frame, metadata={**frame.metadata, "data_id": str(row.data["data_id"])})
     return frame
 
 

@@ -21,6 +21,7 @@ from scisci.sources.frames import BadFrame, Frame
 
 REQUIRED = ("energy", "forces")
 OPTIONAL = ("stress", "charge", "spin")
+KEEP = "keep"
 STRESS = ("stress", "virials", "virial")
 NONE = "none"
 # Prefixes of a level of theory, tried in this order: MACE's, then the plain names.
@@ -34,14 +35,16 @@ class Labels:
     leave one out. Without it the first frame decides between `REF_energy` with `REF_forces` and the plain names. A
     stress (or a virial) beside them is read too; beside names of your own it is read only under the name you give.
     `charge` and `spin` are read where the first frame has them. In the file, spin is the multiplicity 2S+1, as in
-    OMol25; the sample gets 2S, the number of unpaired electrons.
+    OMol25; the sample gets 2S, the number of unpaired electrons. `keep` names entries, separated by commas, that become
+    metadata columns, such as a temperature: a number or a word in every frame.
     """
 
     def __init__(self, keys: Mapping[str, str]) -> None:
         for label in keys:
-            if label not in (*REQUIRED, *OPTIONAL):
-                raise unknown_name("label of atoms in --key", label, (*REQUIRED, *OPTIONAL))
-        self._given = dict(keys)
+            if label not in (*REQUIRED, *OPTIONAL, KEEP):
+                raise unknown_name("label of atoms in --key", label, (*REQUIRED, *OPTIONAL, KEEP))
+        self._given = {label: name for label, name in keys.items() if label != KEEP}
+        self._kept = [name for name in keys.get(KEEP, "").split(",") if name]
         self._names: dict[str, str] | None = None
 
     def frame(
@@ -69,7 +72,8 @@ class Labels:
         if reason := misfit(structure):
             return BadFrame(where, reason)
         _count_unpaired(structure, where)
-        return Frame(where, structure, _group(info, structure.numbers))
+        kept = {name: _column(name, {**entries, **info}, where) for name in self._kept}
+        return Frame(where, structure, _group(info, structure.numbers), kept)
 
     def _choose(self, entries: Mapping[str, Any], where: str) -> dict[str, str]:
         """The name in the file of each label that is read."""
@@ -135,6 +139,21 @@ def _value(label: str, name: str, entries: Mapping[str, Any], structure: AtomsSa
             f" {wanted}; it has {_listed(entries)}; name the right one with --key {label}=NAME"
         )
     return _stress(name, value.astype(np.float64), structure, where) if label == "stress" else value[()]
+
+
+def _column(name: str, entries: Mapping[str, Any], where: str) -> float | str:
+    """A number or a word to keep beside the sample."""
+    if name not in entries:
+        raise UserError(
+            f"{where} has no {name} to keep; it has {_listed(entries)}; name another with --key {KEEP}=NAME"
+        )
+    value = np.asarray(entries[name])
+    if value.shape != () or value.dtype.kind not in "biufU":
+        raise UserError(f"{where} has no single number or word under {name}; leave it out of --key {KEEP}=")
+    try:
+        return float(value)  # extended XYZ has numbers as words
+    except ValueError:
+        return str(value)
 
 
 def _stress(name: str, value: np.ndarray, structure: AtomsSample, where: str) -> np.ndarray:

@@ -85,6 +85,6 @@ def read_mptrj(path: Path | str, keys: Mapping[str, str] | None = None) -> Itera
         for name, frame in frames.items():
             count += 1
             read = _frame(frame, labels, wanted, f"frame {name} of {material} in {path}", material)
-            yield replace(read, metadata={"frame": name}) if isinstance(read, Frame) else read
+            yield replace(read, metadata={**read.metadata, "frame": name}) if isinstance(read, Frame) else read
     if not count:
         raise UserError(f"{path} has no frames; give a JSON of materials with frames")

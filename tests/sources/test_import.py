@@ -262,6 +262,27 @@ def test_labels_can_be_left_out(tmp_path: Path, kind: str) -> None:
 
 
 @formats
+def test_entries_can_be_kept_and_split_by(tmp_path: Path, kind: str) -> None:
+    frames = []
+    for k in range(40):
+        atoms = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0.001 * k]])
+        atoms.calc = SinglePointCalculator(atoms, energy=-float(k), forces=np.zeros((3, 3)))
+        atoms.info |= {"temperature": 300.0 + 10 * k, "origin": "md"}
+        frames.append(atoms)
+    name, path = written(tmp_path, kind, frames)
+    out, split = tmp_path / "out.h5", tmp_path / "split.h5"
+    main(["import", str(path), "--format", name, "--out", str(out), "--key", "keep=temperature,origin"])
+    np.testing.assert_array_equal(Store(out).metadata("temperature"), 300 + 10 * np.arange(40))
+    assert set(Store(out).metadata("origin")) == {"md"}
+    main(["split", str(out), "--by", "temperature", "--train-below", "600", "--out", str(split)])
+    hot = Store(split).split("ood_temperature")
+    assert len(hot) == 9
+    assert hot.severities().min() == 610
+    with pytest.raises(UserError, match=r"frame 0|row.* has no pressure to keep; it has .*temperature"):
+        main(["import", str(path), "--format", name, "--out", str(tmp_path / "y.h5"), "--key", "keep=pressure"])
+
+
+@formats
 def test_energies_alone_are_enough_when_asked_for(tmp_path: Path, kind: str) -> None:
     frames = [without(water(energy=float(k)), "forces") for k in range(3)]
     store = imported(tmp_path, kind, frames, "--split", "train=1", "--key", "forces=none")
