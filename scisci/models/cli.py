@@ -33,10 +33,13 @@ def main(argv: list[str]) -> None:
     options.run(options)
 
 
-_INFO = "Parameters and FLOPs of every size, measured on ethanol with all pairs within 5 Å; symmetry of the smallest."
+_INFO = (
+    "Parameters and FLOPs of every size, measured on ethanol with all pairs within 5 Å, or on small clouds or trees if"
+    " it is for these alone; symmetry of the smallest."
+)
 _CHECK = (
-    "Runs every conformance check in double precision on small systems, prints each figure beside its bound, and "
-    "ends with exit code 1 if one is missed."
+    "Runs every conformance check of what it is for in double precision on small systems, prints each figure beside "
+    "its bound, and ends with exit code 1 if one is missed."
 )
 
 
@@ -47,11 +50,12 @@ def show_list() -> None:
 
     from scisci.models import registry
 
-    table = Table("name", "rotation", "reflection", "what it is")
+    table = Table("name", "for", "rotation", "reflection", "what it is")
     for name in registry.architectures():
         cls = registry.get(name)
         about = (cls.__doc__ or "").strip().splitlines()[0]
-        table.add_row(name, cls.symmetry["rotation"], cls.symmetry["reflection"], about)
+        domains = ", ".join(registry.domains(cls))
+        table.add_row(name, domains, cls.symmetry["rotation"], cls.symmetry["reflection"], about)
     Console().print(table)
 
 
@@ -68,7 +72,7 @@ def show_card(name: str) -> None:
     cls, console = registry.get(name), Console()
     console.print(inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""), end="\n\n", highlight=False)
     console.print(inspect.cleandoc(cls.__doc__ or "").split("\n\nArgs:")[0], end="\n\n", highlight=False)
-    table = Table("size", "parameters", "energy", "training", "options", title="FLOPs per atom")
+    table = Table("size", "parameters", "energy", "training", "options", title="FLOPs per atom or node")
     for row in measure_sizes(name):
         options = ", ".join(f"{key} {value}" for key, value in row.options.items())
         table.add_row(row.size, f"{row.parameters:,}", f"{row.forward:.3g}", f"{row.training:.3g}", options)
@@ -77,7 +81,8 @@ def show_card(name: str) -> None:
     for group, (claim, single, exact) in measure_symmetry(name).items():
         symmetry.add_row(group, claim, f"{single:.1e}", f"{exact:.1e}")
     console.print(symmetry)
-    console.print("error: rms of f(g x) - g f(x) over rms of f(x), the larger of energy and forces, untrained weights")
+    of = "the larger of energy and forces" if "atoms" in registry.domains(cls) else "of a parameter of clouds or trees"
+    console.print(f"error: rms of f(g x) - g f(x) over rms of f(x), {of}, untrained weights")
 
 
 def show_checks(name: str, size: str | None, settings: list[str], forces: Any) -> None:
@@ -86,7 +91,7 @@ def show_checks(name: str, size: str | None, settings: list[str], forces: Any) -
     from rich.table import Table
 
     from scisci.models import registry
-    from scisci.models.conformance import CHECKS, Subject
+    from scisci.models.conformance import Subject, checks_for
 
     # A model of one's own mostly lies in the folder one works in, which an installed command does not search.
     sys.path.insert(0, str(Path.cwd()))
@@ -95,7 +100,7 @@ def show_checks(name: str, size: str | None, settings: list[str], forces: Any) -
     options = registry.options(name, size or next(iter(cls.SIZES)), overrides)
     subject, missed = Subject(cls, options, forces), 0
     table = Table("check", "figure", "value", "bound", "")
-    for check, run in CHECKS.items():
+    for check, run in checks_for(cls).items():
         try:
             outcomes = run(subject)
         except Exception as error:  # a model that fails one check can still be told of the others

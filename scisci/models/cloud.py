@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scisci.contracts.errors import UserError
-from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
+from scisci.models.blocks.graph import Features, Graph, Inputs, mean_over_systems
 
 
 class Field(NamedTuple):
@@ -51,7 +51,9 @@ class VectorHead(nn.Module):
     def __init__(self, scalars: int, vectors: int, own: int, sees_axes: bool) -> None:
         super().__init__()
         if not (vectors or own or sees_axes):
-            raise UserError("vectors cannot be predicted from scalars alone; choose l_max 1 or higher")
+            raise UserError(
+                "vectors cannot be predicted from scalars alone; choose l_max 1 or higher, or another architecture"
+            )
         self.mix = nn.Linear(vectors, scalars, bias=False) if vectors else None
         self.components = network(scalars, 3) if sees_axes and not vectors else None
         self.weights = network(scalars, (scalars if vectors else 0) + own) if vectors or own else None
@@ -106,6 +108,9 @@ class Cloud(nn.Module):
             torch.linalg.vector_norm(vectors, dim=1),
             torch.stack(carried["scalar"], dim=1) if carried["scalar"] else None,
             torch.stack(carried["vector"], dim=2) if carried["vector"] else None,
+            batch.batch,
+            batch.ptr,
+            _in_box(pos, batch) if getattr(self.backbone, "reads_positions", False) else None,
         )
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
@@ -123,11 +128,16 @@ class Cloud(nn.Module):
                 continue
             scalars = features.scalars
             if kind == "system":
-                # A mean, not a sum, so that what is learned at one number of points means the same at another.
-                counts = (batch.ptr[1:] - batch.ptr[:-1]).to(scalars.dtype)
-                scalars = sum_to(scalars, batch.batch, batch.num_graphs) / counts[:, None]
+                scalars = mean_over_systems(scalars, batch.batch, batch.ptr)
             outputs[name] = head(scalars)[:, 0] * scale + offset
         return outputs
+
+
+def _in_box(pos: Float[Tensor, "points 3"], batch: Any) -> Float[Tensor, "points 3"]:
+    """Positions in units of the sides of the box."""
+    if "cell" not in batch:
+        raise UserError("the model reads positions in a periodic box, and these have none; choose another architecture")
+    return pos / torch.linalg.vector_norm(batch.cell.to(pos.dtype), dim=2)[batch.batch]
 
 
 def inputs_of(fields: tuple[Field, ...]) -> Inputs:

@@ -14,7 +14,12 @@ from scisci.contracts.errors import UserError, unknown_name
 from scisci.models.blocks.graph import Inputs
 
 ENTRY_POINTS = "scisci.models"
-SHIPPED = ("nequip", "mpnn", "transformer", "schnet", "painn", "egnn", "esen", "mace", "ponita", "equiformer")
+SHIPPED = (
+    *("nequip", "mpnn", "transformer", "schnet", "painn", "egnn", "esen", "mace", "ponita", "equiformer"),
+    *("deepsets", "gin"),
+)
+# What a backbone of edge vectors is for, unless it declares other `domains`.
+GEOMETRIC = ("atoms", "particles", "cloud")
 T = TypeVar("T", bound=type[nn.Module])
 _registered: dict[str, type[nn.Module]] = {}
 
@@ -22,7 +27,8 @@ _registered: dict[str, type[nn.Module]] = {}
 def register(name: str) -> Callable[[T], T]:
     """Class decorator that makes a backbone known under `name`.
 
-    The class carries `symmetry` (group → claim) and `SIZES` (size → keyword arguments).
+    The class carries `symmetry` (group → claim) and `SIZES` (size → keyword arguments), and `domains` where these are
+    not those of every backbone of edge vectors.
     """
 
     def add(cls: T) -> T:
@@ -36,9 +42,25 @@ def _outside() -> dict[str, Any]:
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
 
 
-def architectures() -> list[str]:
-    """Names of all architectures."""
-    return sorted({*SHIPPED, *_outside(), *_registered})
+def architectures(domain: str | None = None) -> list[str]:
+    """Names of all architectures, or of those that declare to be for a domain, for which each is imported."""
+    names = sorted({*SHIPPED, *_outside(), *_registered})
+    return names if domain is None else [name for name in names if domain in domains(get(name))]
+
+
+def domains(architecture: type[nn.Module]) -> tuple[str, ...]:
+    """The domains that an architecture declares to be for."""
+    declared: tuple[str, ...] = getattr(architecture, "domains", GEOMETRIC)
+    return declared
+
+
+def require(name: str, domain: str) -> None:
+    """Raise `UserError` unless an architecture, or "module:Class", is for samples of `domain`."""
+    if domain not in (declared := domains(load(name))):
+        raise UserError(
+            f"{name} is for samples of the domain {' or '.join(map(repr, declared))}, not {domain!r}; choose one of:"
+            f" {', '.join(architectures(domain))}"
+        )
 
 
 def get(name: str) -> type[Any]:

@@ -153,15 +153,16 @@ def make_plan(study: Study) -> Plan:
         raise unknown_name(f"option in task of data of the domain {store.domain!r}", strange[0], known)
     inputs = task.inputs(store)
     for label in study.architectures:
-        _build(study, label, inputs)
+        _build(study, label, inputs, store.domain)
     return Plan(study=study, domain=store.domain, fingerprint=store.fingerprint, code_version=code_version())
 
 
-def _build(study: Study, label: str, inputs: Inputs) -> None:
+def _build(study: Study, label: str, inputs: Inputs, domain: str) -> None:
     """Build the models of an entry once, so that what is wrong with it is said before anything runs."""
     from scisci.models import registry
 
     name, entry = study.architecture(label), study.architectures[label]
+    registry.require(name, domain)
     for size in entry.sizes:
         registry.build(name, inputs, 1.0, **registry.options(name, size, entry.overrides))
     if entry.overrides and label in registry.architectures():

@@ -79,6 +79,7 @@ class Task(L.LightningModule):
         """Check the hyper-parameters and look the architecture up; `UserError` where one is not possible."""
         self._check_recipe()
         architecture = self.hparams["architecture"]
+        registry.require(architecture, self.domain)
         self.options = registry.options(architecture, self.hparams["size"], self.overrides())
         self.cutoff = float(self.options.get("cutoff", registry.default(architecture, "cutoff")))
         self.statistics = None

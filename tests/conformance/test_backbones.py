@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from scisci.models import registry
-from scisci.models.conformance import CHECKS, Subject
+from scisci.models.conformance import CHECKS, Subject, checks_for
 
-ARCHITECTURES = registry.architectures()
 VARIANTS: list[tuple[str, dict[str, Any], Any]] = [
-    *((name, {}, "gradient") for name in ARCHITECTURES),
-    *((name, {}, "direct") for name in ARCHITECTURES),
+    *((name, {}, "gradient") for name in registry.architectures()),
+    *((name, {}, "direct") for name in registry.architectures("atoms")),
     ("nequip", {"l_max": 0}, "gradient"),
     ("nequip", {"l_max": 2, "layers": 3}, "gradient"),
     ("nequip", {"l_max": 3, "layers": 3, "parity": True}, "gradient"),
@@ -21,6 +20,7 @@ VARIANTS: list[tuple[str, dict[str, Any], Any]] = [
     ("nequip", {"l_max": 2, "parity": True, "tensor_product": "so2"}, "gradient"),
     ("nequip", {"l_max": 2, "tensor_product": "gaunt"}, "gradient"),
     ("nequip", {"self_connection": "bilinear"}, "gradient"),
+    ("gin", {"both_ways": True}, "gradient"),
     ("egnn", {"coordinates": 1}, "gradient"),
     ("ponita", {"orientations": 12}, "gradient"),
     ("equiformer", {"l_max": 0}, "gradient"),
@@ -31,7 +31,7 @@ VARIANTS: list[tuple[str, dict[str, Any], Any]] = [
     ("mace", {"l_max": 2, "l_max_edge": 2, "parity": True}, "gradient"),
 ]
 # What forces and options do not change is checked once per architecture.
-ONCE = ("claims", "clouds", "sizes")
+ONCE = ("claims", "clouds", "nodes", "sizes")
 
 
 def _cases() -> list[Any]:
@@ -44,7 +44,7 @@ def _cases() -> list[Any]:
             id=f"{name}-{'-'.join(f'{k}={v}' for k, v in overrides.items())}-{forces}-{check}",
         )
         for name, overrides, forces in VARIANTS
-        for check in CHECKS
+        for check in checks_for(registry.get(name))
         if check not in ONCE or (not overrides and forces == "gradient")
     ]
 

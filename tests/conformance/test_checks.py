@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scisci.models.blocks.graph import Features, Graph
-from scisci.models.conformance import CHECKS, Subject
+from scisci.models.conformance import CHECKS, Subject, checks_for
 from scisci.models.mpnn import MPNN
 
 
@@ -115,7 +115,11 @@ class OddSizes(Distances):
 
 def failing(architecture: type[nn.Module]) -> set[str]:
     subject = Subject(architecture, {"channels": 10, "layers": 2})
-    return {name for name, check in CHECKS.items() if not all(outcome.passed for outcome in check(subject))}
+    return {
+        name
+        for name, check in checks_for(architecture).items()
+        if not all(outcome.passed for outcome in check(subject))
+    }
 
 
 def test_a_sound_model_passes_every_check() -> None:

@@ -37,7 +37,7 @@ def spec_for(store: Path, architecture: str, **changes: object) -> RunSpec:
     )
 
 
-@pytest.mark.parametrize("architecture", registry.architectures())
+@pytest.mark.parametrize("architecture", registry.architectures("atoms"))
 def test_same_spec_gives_the_same_result(small_store: Path, tmp_path: Path, architecture: str) -> None:
     results = []
     for attempt in ("a", "b"):
@@ -49,7 +49,7 @@ def test_same_spec_gives_the_same_result(small_store: Path, tmp_path: Path, arch
     assert other.splits["test"].metrics["force_mae"] != results[0].splits["test"].metrics["force_mae"]
 
 
-@pytest.mark.parametrize("architecture", registry.architectures())
+@pytest.mark.parametrize("architecture", registry.architectures("atoms"))
 def test_result_is_complete_and_learning_beats_the_zero_predictor(
     small_store: Path, tmp_path: Path, architecture: str
 ) -> None:

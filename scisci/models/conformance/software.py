@@ -15,7 +15,7 @@ from torch import Tensor
 from scisci.models.compiled import trace
 from scisci.models.conformance.subject import Outcome, Subject, relative
 from scisci.models.conformance.systems import molecules
-from scisci.models.flops import energy_flops
+from scisci.models.flops import forward_flops
 from scisci.models.potential import Geometry, Potential, parameter_counts
 
 NAMED_WITHIN = 1.33
@@ -24,14 +24,17 @@ DECADES = 2.5
 
 def round_trip(subject: Subject) -> list[Outcome]:
     """Weights written as safetensors and read into a fresh model give the same outputs to the last bit."""
-    model, other, batch = subject.potential(), subject.potential(), molecules(np.random.default_rng(6))
+    model, batch = subject.example(np.random.default_rng(6))
+    other, _ = subject.example(np.random.default_rng(6))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
     with tempfile.TemporaryDirectory() as folder:
         save_model(model, str(Path(folder) / "model.safetensors"))
         load_model(other, str(Path(folder) / "model.safetensors"))
-    return [Outcome("change of outputs", float((model(batch)["forces"] - other(batch)["forces"]).abs().max()), 0)]
+    before, after = model(batch), other(batch)
+    changes = [float((before[name] - after[name]).detach().abs().max()) for name in before]
+    return [Outcome("change of outputs", max(changes), 0)]
 
 
 def tracing(subject: Subject) -> list[Outcome]:
@@ -71,11 +74,11 @@ def _weight_gradients(model: Potential, outputs: Iterable[Tensor | None]) -> Ten
 
 def sizes(subject: Subject) -> list[Outcome]:
     """Sizes are named by their parameters, grow in parameters and in work, and span two and a half decades."""
-    counts, flops, batch = {}, [], molecules(np.random.default_rng(8))
+    counts, flops = {}, []
     for size, preset in subject.architecture.SIZES.items():  # type: ignore[attr-defined]
-        model = Subject(subject.architecture, preset).potential()
+        model, batch = Subject(subject.architecture, preset).example(np.random.default_rng(8))
         counts[size] = parameter_counts(model)[0]
-        flops.append(energy_flops(model, batch))
+        flops.append(forward_flops(model, batch))
     named = [float(size.replace("k", "e3").replace("M", "e6")) for size in counts]
     off = max(max(count / name, name / count) for count, name in zip(counts.values(), named, strict=True))
     spanned = np.log10(max(counts.values()) / min(counts.values()))

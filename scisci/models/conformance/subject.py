@@ -5,16 +5,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
-from scisci.models.conformance.systems import ELEMENTS
+from scisci.models.cloud import Cloud, Target, inputs_of
+from scisci.models.conformance.systems import ELEMENTS, boxes, merger_trees, molecules
 from scisci.models.potential import Potential
+from scisci.models.tree import INPUTS, Tree
 
 AVERAGE_NEIGHBORS = 7.0
+PARAMETER = Target("omega_m", "system", 0.1, 0.3)
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,29 @@ class Subject:
                 options = {"vector_output": False, **options}
             backbone = self.backbone(Inputs(ELEMENTS), **options)
             return Potential(backbone, (-1.0, -2.0, -3.0, -4.0), 0.7, self.forces).double().eval()
+
+    def cloud(self) -> Cloud:
+        """A model of the parameters of clouds, in float64, in evaluation mode."""
+        return self._made(lambda: Cloud(self.backbone(inputs_of(())), (), (PARAMETER,)))
+
+    def tree(self, *targets: Target) -> Tree:
+        """A model of merger trees, in float64, in evaluation mode."""
+        return self._made(
+            lambda: Tree(self.backbone(INPUTS), (12.0, 1.0, 2.0, 0.5), (0.5, 0.2, 0.1, 0.2), targets or (PARAMETER,))
+        )
+
+    def example(self, rng: np.random.Generator) -> tuple[nn.Module, Any]:
+        """A model for the first of the domains that the architecture is for, and a batch for it."""
+        domains = registry.domains(self.architecture)
+        if "atoms" in domains:
+            return self.potential(), molecules(rng)
+        return (self.cloud(), boxes(rng)) if "cloud" in domains else (self.tree(), merger_trees(rng))
+
+    @staticmethod
+    def _made(make: Callable[[], M]) -> M:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(4)
+            return make().double().eval()
 
     @property
     def symmetry(self) -> dict[str, str]:

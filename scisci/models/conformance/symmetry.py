@@ -46,7 +46,9 @@ def clouds(subject: Subject) -> list[Outcome]:
         turned = edges @ by.T
         kind = torch.zeros(15, dtype=torch.int64)
         lengths = torch.linalg.vector_norm(turned, dim=1)
-        return Graph(kind, senders, receivers, turned, lengths, scalars, torch.einsum("ij,njv->niv", by, vectors))
+        own = torch.einsum("ij,njv->niv", by, vectors)
+        place = batch.pos @ by.T if getattr(backbone, "reads_positions", False) else None
+        return Graph(kind, senders, receivers, turned, lengths, scalars, own, batch.batch, batch.ptr, place)
 
     backbone.requires_grad_(False)
     plain = backbone(graph(torch.eye(3, dtype=torch.float64)))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from scisci.data.batch import graph_batch
-from scisci.data.ragged import Ragged
+from scisci.data.ragged import Ragged, offsets_of
 
 ELEMENTS = (1, 6, 7, 8)
 CUTOFF = 5.0
@@ -39,6 +39,28 @@ def batch_of(*systems: System, cell: Any = None, cutoff: float = CUTOFF) -> Any:
         images = torch.linalg.solve(of_edge.transpose(1, 2), batch.edge_shift[:, :, None]).round()
         batch.edge_shift = (of_edge.transpose(1, 2) @ images)[:, :, 0]
     return batch
+
+
+def boxes(rng: np.random.Generator) -> Any:
+    """A batch of three clouds of 1 to 30 points in periodic cubes of side 12."""
+    systems = [(np.ones(n), rng.uniform(0, 12, (n, 3))) for n in (1, 12, 30)]
+    return batch_of(*systems, cell=12 * np.eye(3))
+
+
+def merger_trees(rng: np.random.Generator) -> Any:
+    """A batch of a halo alone, a chain, and two trees of 12 and 30 halos."""
+    parents = [np.arange(n) - 1 if n < 10 else np.append(-1, rng.integers(0, np.arange(1, n))) for n in (1, 5, 12, 30)]
+    return tree_batch(rng, *parents)
+
+
+def tree_batch(rng: np.random.Generator, *parents: np.ndarray) -> Any:
+    """A graph batch in float64 of trees, given by the parent of each node; features are random."""
+    sizes = [len(parent) for parent in parents]
+    features = np.array([12.0, 1.0, 2.0, 0.5]) + 0.2 * rng.normal(size=(sum(sizes), 4))
+    items = {"node_features": features, "parent": np.concatenate(parents).astype("i4")}
+    return graph_batch(
+        Ragged(offsets_of(np.array(sizes)), items, {"group": np.arange(len(sizes))}), cutoff=0, dtype=np.float64
+    )
 
 
 def molecules(rng: np.random.Generator) -> Any:
