@@ -52,7 +52,7 @@ def _regression(quantity: str, unit: str, what: str) -> tuple[Metric, ...]:
 
 
 SYMMETRY_GROUPS = ("rotation", "reflection", "translation", "permutation", "torus", "cubic")
-SYMMETRY_QUANTITIES = ("energy", "forces", "positions", "velocities", "omega_m", "sigma_8")
+SYMMETRY_QUANTITIES = ("energy", "forces", "positions", "velocities", "omega_m", "sigma_8", "infilling")
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -87,6 +87,22 @@ METRICS: dict[str, Metric] = {
         ),
         *_regression("omega_m", "", "Omega_m"),
         *_regression("sigma_8", "", "sigma_8"),
+        Metric(
+            "infilling_nll",
+            "in-filling cross-entropy",
+            "nat",
+            "lower",
+            True,
+            "mean over virtual nodes of -log of the probability that the model gives to the node's label",
+        ),
+        *(
+            Metric(f"infilling_{name}", f"in-filling {label}", "", "higher", False, description)
+            for name, label, description in (
+                ("accuracy", "accuracy", "share of virtual nodes whose label is the likelier one"),
+                ("balanced_accuracy", "balanced accuracy", "mean of the accuracies on virtual nodes of either label"),
+                ("f1", "F1", "2 hits over the sum of the virtual nodes predicted and those known to have label 1"),
+            )
+        ),
         *(
             _symmetry(group, quantity, precision)
             for group in SYMMETRY_GROUPS

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from torch_geometric.data import Batch
 
 from scisci.contracts.errors import UserError
 from scisci.data.batch import graph_batch
@@ -13,6 +14,8 @@ from scisci.data.store import Store
 
 STATISTICS_SAMPLES = 4096
 STATISTICS_CLOUDS = 256
+# Columns of a tree's node_features.
+NODE_FEATURES = ("mass", "concentration", "vmax", "scale_factor")
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,41 @@ def cloud_statistics(store: Store, indices: np.ndarray, cutoff: float, targets: 
 
     Of a vector per point the scale is the rms of a component; of a parameter of clouds there is the mean as well.
     """
-    if absent := set(targets) - set(store.fields):
-        raise UserError(f"{store.path} has no {' and no '.join(sorted(absent))}; it has {', '.join(store.fields)}")
+    _require_labels(store, targets)
     batch = graph_batch(store.take(indices[:STATISTICS_CLOUDS]), cutoff)
     if not batch.edge_index.shape[1]:
         raise UserError(f"no two training points are within the cutoff of {cutoff} Mpc/h; give a larger one")
+    return PointStatistics(batch.edge_index.shape[1] / len(batch.pos), *_target_units(store, batch, targets))
+
+
+def tree_statistics(store: Store, indices: np.ndarray, targets: tuple[str, ...]) -> PointStatistics:
+    """Statistics of the trees at `indices` (the first 256): of the features of their halos, and of parameters.
+
+    A feature that is the same throughout has the scale 1. `targets` are parameters, or "label" alone.
+    """
+    _require_labels(store, targets)
+    batch = graph_batch(store.take(indices[:STATISTICS_CLOUDS]), cutoff=0)
+    halos = batch.node_features.double()
+    if "label" in batch:
+        halos = halos[batch.label < 0]
+    if "label" in targets:
+        if len(batch.label.unique()) < 3:
+            raise UserError(f"the training trees of {store.path} do not have virtual nodes of both labels; give more")
+        targets = ()
+    scales, offsets = _target_units(store, batch, targets)
+    for name, values in zip(NODE_FEATURES, halos.T, strict=True):
+        offsets[name] = float(values.mean())
+        scales[name] = float(values.std(correction=0)) if values.min() < values.max() else 1.0
+    return PointStatistics(batch.edge_index.shape[1] / len(batch.batch), scales, offsets)
+
+
+def _require_labels(store: Store, targets: tuple[str, ...]) -> None:
+    if absent := set(targets) - set(store.fields):
+        raise UserError(f"{store.path} has no {' and no '.join(sorted(absent))}; it has {', '.join(store.fields)}")
+
+
+def _target_units(store: Store, batch: Batch, targets: tuple[str, ...]) -> tuple[dict[str, float], dict[str, float]]:
+    """The scale of each target, and the mean of those that are a number per sample."""
     scales, offsets = {}, {}
     for name in targets:
         values = batch[name].double()
@@ -121,5 +154,5 @@ def cloud_statistics(store: Store, indices: np.ndarray, cutoff: float, targets: 
             offsets[name] = float(values.mean())
         scales[name] = float((values - offsets.get(name, 0.0)).square().mean().sqrt())
         if not scales[name] > 0:
-            raise UserError(f"{name} is the same throughout the training clouds of {store.path}; give more of them")
-    return PointStatistics(batch.edge_index.shape[1] / len(batch.pos), scales, offsets)
+            raise UserError(f"{name} is the same throughout the training {store.domain}s of {store.path}; give more")
+    return scales, offsets

@@ -65,14 +65,18 @@ def _reorder(acted: Any, order: Tensor) -> None:
     for name in PER_POINT:
         if name in acted:
             acted[name] = acted[name][order]
-    acted.edge_index, acted.edge_shift = edges[:, by_receiver], acted.edge_shift[by_receiver]
+    acted.edge_index = edges[:, by_receiver]
+    if "edge_shift" in acted:
+        acted.edge_shift = acted.edge_shift[by_receiver]
 
 
 def apply(element: Element, batch: Any) -> tuple[Any, Undo]:
     """Act on a batch; returns the acted batch, and what takes a model's outputs on it back to the original frame."""
     acted, matrices = copy.copy(batch), element.matrices
     per_point, per_edge = matrices[batch.batch], matrices[batch.batch[batch.edge_index[1]]]
-    moved = element.shifts.to(batch.pos.dtype)[batch.batch]
+    moved = element.shifts[batch.batch]
+    if "pos" in batch:
+        moved = moved.to(batch.pos.dtype)
     for name in VECTORS:
         if name in batch:
             turned = _turn(batch[name], per_point)
@@ -80,7 +84,8 @@ def apply(element: Element, batch: Any) -> tuple[Any, Undo]:
     for name in TENSORS:
         if name in batch:
             acted[name] = _turn_tensors(batch[name], matrices)
-    acted.edge_shift = _turn(batch.edge_shift, per_edge)
+    if "edge_shift" in batch:
+        acted.edge_shift = _turn(batch.edge_shift, per_edge)
     if "cell" in batch:
         acted.cell = batch.cell @ matrices.to(batch.cell.dtype).transpose(1, 2)
         if element.boxed:

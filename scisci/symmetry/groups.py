@@ -115,7 +115,7 @@ class Group:
             yield self._element(batch, matrix.repeat(batch.num_graphs, 1, 1), torch.zeros(batch.num_graphs, 3), None)
 
     def _element(self, batch: Any, matrices: Tensor, shifts: Tensor, order: Tensor | None) -> Element:
-        device = batch.pos.device
+        device = batch.batch.device
         order = None if order is None else order.to(device)
         return Element(matrices.to(device), shifts.double().to(device), order, self.boxed)
 
@@ -135,10 +135,13 @@ class Group:
     def _order(self, batch: Any, rng: np.random.Generator) -> Tensor | None:
         if not self.permutes:
             return None
-        return torch.from_numpy(np.lexsort((rng.random(len(batch.pos)), batch.batch.cpu().numpy())))
+        return torch.from_numpy(np.lexsort((rng.random(len(batch.batch)), batch.batch.cpu().numpy())))
 
     def obstacle(self, batch: Any) -> str | None:
         """Why the group cannot act on a batch, in words; `None` where it can."""
+        if "pos" not in batch:
+            acts_on_space = self.matrices is not None or self.elements is not None or self.shifts != "none"
+            return "they have no positions; 'permutation' reorders their nodes" if acts_on_space else None
         if "cell" not in batch:
             return None if self.shifts != "box" else "they are not periodic; 'translation' moves isolated systems"
         if not self.boxed:

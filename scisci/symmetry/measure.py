@@ -122,7 +122,7 @@ def measure(
             drawn = _drawn(require(group, batch), batch, elements, rng)
             backs = [undo(model(acted)) for acted, undo in (apply(element, batch) for element in drawn)]
             acting = {
-                "samples": torch.arange(start, start + batch.num_graphs, device=batch.pos.device),
+                "samples": torch.arange(start, start + batch.num_graphs, device=batch.batch.device),
                 "groups": batch.group,
                 "matrices": torch.stack([element.matrices for element in drawn], dim=1),
                 "shifts": torch.stack([element.shifts for element in drawn], dim=1),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from scisci.contracts.run import MetricValue
 
@@ -30,20 +31,23 @@ SampleErrors = Callable[[dict[str, Tensor], Any], Mapping[str, tuple[Tensor, Ten
 def ratio_estimate(numerators: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> MetricValue:
     """The weighted mean sum(numerators) / sum(weights) over n samples, with standard errors.
 
-    `numerators` and `weights` [n] are per-sample sums (of errors, and of what they are averaged over). The standard
-    errors are the linearised ones of a ratio (Cochran, "Sampling techniques", eq. 6.13), over samples and, with
-    whole groups as the sampling units, over groups.
+    `numerators` and `weights` [n] are per-sample sums (of errors, and of what they are averaged over); of [n, K] it is
+    the mean of the K ratios, apart from those without any weight. The standard errors are the linearised ones of a
+    ratio (Cochran, "Sampling techniques", eq. 6.13), over samples and, with whole groups as the sampling units, over
+    groups.
     """
-    total = weights.sum()
-    value = numerators.sum() / total
-    residuals = numerators - value * weights
+    n = len(numerators)
+    numerators, weights = numerators.reshape(n, -1), weights.reshape(n, -1)
+    total = weights.sum(axis=0)
+    numerators, weights, total = numerators[:, total != 0], weights[:, total != 0], total[total != 0]
+    ratios = numerators.sum(axis=0) / total
+    residuals = ((numerators - ratios * weights) / total).mean(axis=1)
 
     def error(parts: np.ndarray) -> float | None:
-        n = len(parts)
-        return float(np.sqrt(n / (n - 1) * np.square(parts).sum()) / total) if n > 1 else None
+        return float(np.sqrt(len(parts) / (len(parts) - 1) * np.square(parts).sum())) if len(parts) > 1 else None
 
     by_group = np.bincount(np.unique(groups, return_inverse=True)[1], weights=residuals)
-    return MetricValue(value=float(value), se=error(residuals), se_groups=error(by_group), n=len(numerators))
+    return MetricValue(value=float(ratios.mean()), se=error(residuals), se_groups=error(by_group), n=n)
 
 
 def _per_system(values: Tensor, batch: Any) -> Tensor:
@@ -110,6 +114,30 @@ def parameter_errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[
     return errors
 
 
+def infilling_errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
+    """Per-sample (numerator, weight) of `infilling_nll`, `_accuracy`, `_balanced_accuracy` and `_f1`.
+
+    All are over the virtual nodes of all trees together, of which each counts the same.
+    """
+    virtual = batch.label >= 0
+    odds, label = outputs["infilling"].double(), batch.label == 1
+    loss = binary_cross_entropy_with_logits(odds, label.double(), reduction="none")
+    positive = odds > 0
+
+    def count(which: Tensor) -> Tensor:
+        return _per_system((virtual & which).double(), batch)
+
+    hits, rejections = count(positive & label), count(~positive & ~label)
+    of_label = torch.stack([count(~label), count(label)], dim=1)
+    nodes = of_label.sum(dim=1)
+    return {
+        "infilling_nll": (_per_system(torch.where(virtual, loss, 0.0), batch), nodes),
+        "infilling_accuracy": (hits + rejections, nodes),
+        "infilling_balanced_accuracy": (torch.stack([rejections, hits], dim=1), of_label),
+        "infilling_f1": (2 * hits, count(positive) + of_label[:, 1]),
+    }
+
+
 class Accumulator:
     """Collects per-sample errors of one split, batch by batch."""
 
@@ -136,5 +164,8 @@ class Accumulator:
             if name in self._shares:
                 weights = np.square(weights - weights.mean())
                 numerators = weights - numerators if name.endswith("_r2") else numerators
+            # Where there is nothing to take a mean over, the split has no such metric.
+            if not weights.any():
+                continue
             estimates[name] = ratio_estimate(numerators, weights, groups)
         return estimates
