@@ -83,13 +83,15 @@ class GIN(nn.Module):
         super().__init__()
         self.inputs, self.cutoff = inputs, cutoff
         self.embedding = NodeEmbedding(inputs, channels, vectors="products")
+        # Sums tell multisets apart after a function that is not linear; of features as they are, only their sums show.
+        self.first = nn.Sequential(nn.SiLU(), nn.Linear(channels, channels))
         self.layers = nn.ModuleList(Layer(channels, both_ways) for _ in range(layers))
         self.join = nn.Linear((layers + 1) * channels, channels)
         self.scalar_channels, self.vector_channels = channels, 0
 
     def forward(self, graph: Graph) -> Features:
         """Graph → scalars [N, C]"""
-        seen = [self.embedding(graph)]
+        seen = [self.first(self.embedding(graph))]
         for layer in self.layers:
             seen.append(layer(seen[-1], graph))
         return Features(self.join(torch.cat(seen, dim=1)), None)

@@ -88,6 +88,12 @@ def test_nodes_have_the_same_features_exactly_where_they_have_the_same_colour(
     assert same.all() or float(apart[~same].min()) > 1e-5
 
 
+def test_multisets_of_equal_sums_are_told_apart() -> None:
+    """Progenitors of 0 and 2 against two of 1: a sum of the features themselves is the same."""
+    apart, alike = (gin(1)(graph(FORK, np.array(values))).scalars[0] for values in ([5.0, 0, 2], [5.0, 1, 1]))
+    assert float((apart - alike).abs().max()) > 1e-3
+
+
 @settings(max_examples=25, deadline=None)
 @given(tree=trees(), seed=st.integers(0, 99))
 def test_isomorphic_trees_look_the_same(tree: list[int], seed: int) -> None:
