@@ -54,8 +54,9 @@ def show_list() -> None:
     for name in registry.architectures():
         cls = registry.get(name)
         about = (cls.__doc__ or "").strip().splitlines()[0]
-        domains = ", ".join(registry.domains(cls))
-        table.add_row(name, domains, cls.symmetry["rotation"], cls.symmetry["reflection"], about)
+        domains = registry.domains(cls)
+        known = "points" if domains == registry.GEOMETRIC else ", ".join(domains)
+        table.add_row(name, known, cls.symmetry["rotation"], cls.symmetry["reflection"], about)
     Console().print(table)
 
 
@@ -72,7 +73,7 @@ def show_card(name: str) -> None:
     cls, console = registry.get(name), Console()
     console.print(inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""), end="\n\n", highlight=False)
     console.print(inspect.cleandoc(cls.__doc__ or "").split("\n\nArgs:")[0], end="\n\n", highlight=False)
-    table = Table("size", "parameters", "energy", "training", "options", title="FLOPs per atom or node")
+    table = Table("size", "parameters", "forward", "training", "options", title="FLOPs per atom or node")
     for row in measure_sizes(name):
         options = ", ".join(f"{key} {value}" for key, value in row.options.items())
         table.add_row(row.size, f"{row.parameters:,}", f"{row.forward:.3g}", f"{row.training:.3g}", options)

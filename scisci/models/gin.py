@@ -63,12 +63,12 @@ class GIN(nn.Module):
     )
     domains: ClassVar[tuple[str, ...]] = ("cloud", "tree")
     SIZES: ClassVar[dict[str, dict[str, int]]] = {
-        "3k": {"channels": 16, "layers": 2},
-        "10k": {"channels": 25, "layers": 3},
-        "30k": {"channels": 44, "layers": 3},
-        "100k": {"channels": 70, "layers": 4},
-        "300k": {"channels": 120, "layers": 4},
-        "1M": {"channels": 198, "layers": 5},
+        "3k": {"channels": 15, "layers": 2},
+        "10k": {"channels": 23, "layers": 3},
+        "30k": {"channels": 41, "layers": 3},
+        "100k": {"channels": 66, "layers": 4},
+        "300k": {"channels": 114, "layers": 4},
+        "1M": {"channels": 190, "layers": 5},
     }
 
     def __init__(

@@ -19,6 +19,7 @@ from scisci.tasks.checkpoints import load_task
 from scisci.tasks.clouds import CloudTask
 from scisci.tasks.metrics import Accumulator, parameter_errors, velocity_errors
 from scisci.tasks.run import execute
+from scisci.tasks.symmetry import measured
 from scisci.tasks.version import code_version
 
 SIDE, REACH = 60.0, 12.0
@@ -84,6 +85,18 @@ def test_unconstrained_models_sees_the_axes_but_not_the_place(clouds: Path, tmp_
     metrics = train(clouds, tmp_path, "mpnn", "velocities", 10).splits["test"].metrics
     assert metrics["symmetry_rotation_velocities_float64"].value > 1e-3
     assert metrics["symmetry_torus_velocities_float64"].value < 1e-10
+
+
+def test_models_of_absolute_positions_are_shown_for_what_they_are(clouds: Path, tmp_path: Path) -> None:
+    """Where the origin of the box lies and which axis is which mean nothing, but what they see changes with both."""
+    metrics = train(clouds, tmp_path, "deepsets", "velocities", 60).splits["test"].metrics
+    assert metrics["symmetry_permutation_velocities_float64"].value < 1e-10
+    for precision in ("", "_float64"):
+        assert metrics[f"symmetry_torus_velocities{precision}"].value > 0.01
+    errors = measured(str(tmp_path), str(clouds), groups=["torus", "cubic"], samples=8, elements=2, dtype="float64")
+    found = errors[errors.statistic == "relative"].set_index("group").value
+    assert found.torus > 0.01
+    assert found.cubic > 0.01
 
 
 def test_parameters_are_learned(clouds: Path, tmp_path: Path) -> None:
