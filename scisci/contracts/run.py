@@ -36,9 +36,9 @@ class Recipe(_Record):
 
 
 class OptimizationSpec(Recipe):
-    """A recipe with its learning rate, and how that rate was chosen."""
+    """A recipe with its learning rate, and how that rate was chosen; a baseline, which is fitted, has none."""
 
-    learning_rate: float = Field(gt=0)
+    learning_rate: float | None = Field(gt=0)
     learning_rate_choice: str = "given"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -107,13 +108,20 @@ def particle_statistics(store: Store, indices: np.ndarray, cutoff: float) -> Poi
     )
 
 
-def cloud_statistics(store: Store, indices: np.ndarray, cutoff: float, targets: tuple[str, ...]) -> PointStatistics:
+def cloud_statistics(
+    store: Store,
+    indices: np.ndarray,
+    cutoff: float,
+    targets: tuple[str, ...],
+    seen: Callable[[Batch], Batch] = lambda batch: batch,
+) -> PointStatistics:
     """Statistics of the clouds at `indices` (the first 256), with neighbours within `cutoff` Mpc/h.
 
     Of a vector per point the scale is the rms of a component; of a parameter of clouds there is the mean as well.
+    `seen` takes a batch to what of it the model is given.
     """
     _require_labels(store, targets)
-    batch = graph_batch(store.take(indices[:STATISTICS_CLOUDS]), cutoff)
+    batch = seen(graph_batch(store.take(indices[:STATISTICS_CLOUDS]), cutoff))
     if not batch.edge_index.shape[1]:
         raise UserError(f"no two training points are within the cutoff of {cutoff} Mpc/h; give a larger one")
     return PointStatistics(batch.edge_index.shape[1] / len(batch.pos), *_target_units(store, batch, targets))

@@ -160,12 +160,22 @@ def make_plan(study: Study) -> Plan:
 def _build(study: Study, label: str, inputs: Inputs, domain: str) -> None:
     """Build the models of an entry once, so that what is wrong with it is said before anything runs."""
     from scisci.models import registry
+    from scisci.tasks.baselines import registry as baselines
 
     name, entry = study.architecture(label), study.architectures[label]
-    registry.require(name, domain)
-    for size in entry.sizes:
-        registry.build(name, inputs, 1.0, **registry.options(name, size, entry.overrides))
-    if entry.overrides and label in registry.architectures():
+    if name in baselines.names():
+        if entry.learning_rate is not None or entry.treatment != "none":
+            given = "treatment" if entry.learning_rate is None else "learning_rate"
+            raise UserError(f"{name} is a baseline, which is fitted and not trained; remove {given} of {label!r}")
+        for size in entry.sizes:
+            baselines.build(name, domain, study.task, size, entry.overrides)
+    else:
+        registry.require(name, domain)
+        for size in entry.sizes:
+            registry.build(name, inputs, 1.0, **registry.options(name, size, entry.overrides))
+        if entry.learning_rate is None:
+            raise UserError(f"the entry {label!r} lacks the learning_rate that {name} is trained with; add it")
+    if entry.overrides and label in (*registry.architectures(), *baselines.names()):
         raise UserError(
             f"the entry {label!r} overrides options of {name}, so tables must not call it {label!r}; "
             f"give it a label of its own and the key 'architecture: {name}'"

@@ -24,17 +24,17 @@ class ArchitectureEntry(_Section):
     """One architecture of a study: its sizes, and how each is trained.
 
     The entry's key in the study file is the architecture's name, unless `architecture` gives that.
-    `learning_rate` is one number, one per size, or one per size and amount of data.
+    `learning_rate` is one number, one per size, or one per size and amount of data; a baseline has none.
     """
 
     architecture: str | None = None
     sizes: tuple[str, ...] = Field(min_length=1)
-    learning_rate: LearningRate | dict[str, LearningRate | dict[PositiveInt, LearningRate]]
+    learning_rate: LearningRate | dict[str, LearningRate | dict[PositiveInt, LearningRate]] | None = None
     learning_rate_choice: str = "given"
     treatment: Literal["none", "augmentation"] = "none"
     overrides: dict[str, Any] = Field(default_factory=dict)
 
-    def rate(self, size: str, data: int) -> float:
+    def rate(self, size: str, data: int) -> float | None:
         """Learning rate of one size and amount of data."""
         rate = self.learning_rate[size] if isinstance(self.learning_rate, dict) else self.learning_rate
         return rate[data] if isinstance(rate, dict) else rate

@@ -29,7 +29,7 @@ def plan_table(plan: Plan) -> Table:
             plan.study.architecture(cell.label),
             entry.treatment,
             cell.size,
-            ", ".join(f"{rate:g}" for rate in rates),
+            ", ".join("none" if rate is None else f"{rate:g}" for rate in rates),
             str(plan.runs_per_cell),
         )
     return table

@@ -37,7 +37,7 @@ def training_flops(task: Task, store: Store) -> float:
     task.cpu().model.train()
     with FlopCounterMode(display=False) as counter:
         for start in range(0, len(indices), FLOP_BATCH):
-            batch = graph_batch(store.take(indices[start : start + FLOP_BATCH]), task.cutoff)
+            batch = task.seen(graph_batch(store.take(indices[start : start + FLOP_BATCH]), task.cutoff))
             task.loss(task.model(batch), batch).backward()
     task.zero_grad(set_to_none=True)
     return counter.get_total_flops() / len(indices)

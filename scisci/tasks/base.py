@@ -22,6 +22,7 @@ from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
 from scisci.symmetry.actions import rotate
 from scisci.symmetry.measure import as_dtype, symmetry_errors
+from scisci.tasks.baselines import registry as baselines
 from scisci.tasks.metrics import Accumulator, Shares
 
 LOG_EVERY = 20
@@ -79,6 +80,10 @@ class Task(L.LightningModule):
         """Check the hyper-parameters and look the architecture up; `UserError` where one is not possible."""
         self._check_recipe()
         architecture = self.hparams["architecture"]
+        if architecture in baselines.names():
+            raise UserError(
+                f"{architecture} is a baseline; give it to 'scisci baseline fit', or a study to 'scisci sweep'"
+            )
         registry.require(architecture, self.domain)
         self.options = registry.options(architecture, self.hparams["size"], self.overrides())
         self.cutoff = float(self.options.get("cutoff", registry.default(architecture, "cutoff")))
@@ -137,6 +142,10 @@ class Task(L.LightningModule):
         """Raise `UserError` unless a checkpoint is of this task; one that does not say holds a potential."""
         cls.check_name(checkpoint.get("task", "atomistic"))
 
+    def seen(self, batch: Any) -> Any:
+        """What models are given of a batch: all of it, unless a task says otherwise."""
+        return batch
+
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """Graph batch → the model's outputs."""
         return self.model(batch)
@@ -147,6 +156,7 @@ class Task(L.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         """Loss of one batch, of turned copies if augmentation is on; a loss that is not finite ends the training."""
+        batch = self.seen(batch)
         if self.hparams["symmetry_treatment"] == "augmentation":
             seed = torch.randint(2**31, (1,)).item()
             batch, _ = rotate(batch, np.random.default_rng(int(seed)))
@@ -163,6 +173,7 @@ class Task(L.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Accumulate errors on the ID validation split."""
+        batch = self.seen(batch)
         outputs = self.model(batch)
         self._validation.update(outputs, batch)
         self.log("val/loss", self.loss(outputs, batch), batch_size=batch.num_graphs, sync_dist=True)
@@ -179,6 +190,7 @@ class Task(L.LightningModule):
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Accumulate errors per split; keep the first batch for the symmetry errors."""
+        batch = self.seen(batch)
         self._first_batches.setdefault(dataloader_idx, batch)
         self._tests.setdefault(dataloader_idx, Accumulator(self.errors)).update(self.model(batch), batch)
 
@@ -202,6 +214,7 @@ class Task(L.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """What is predicted, and where each system's points begin."""
+        batch = self.seen(batch)
         outputs = self.model(batch)
         return {name: outputs[name] for name in self.predicted if name in outputs} | {"ptr": batch.ptr}
 

@@ -14,6 +14,7 @@ from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
 from scisci.models.cloud import Cloud, Target, inputs_of
 from scisci.tasks.base import Task
+from scisci.tasks.heaviest import check_heaviest, heaviest
 from scisci.tasks.metrics import PARAMETERS, parameter_errors, velocity_errors
 
 
@@ -31,6 +32,8 @@ class CloudTask(Task):
         overrides: options of the architecture that differ from the size's preset.
         target: what is predicted.
         cutoff: points further apart do not see each other, Mpc/h; images of a periodic box count as neighbours.
+        heaviest: only so many points of every cloud are seen, those of the largest masses; the default is all. At a
+            fixed number of points, how many there are says nothing.
         symmetry_treatment: "augmentation" turns every training cloud (and its box) at random, "none" leaves it.
         learning_rate: highest learning rate of AdamW.
         schedule: how the rate changes after the warm-up; "cosine" and "linear" end at zero.
@@ -54,6 +57,7 @@ class CloudTask(Task):
         overrides: dict[str, Any] | None = None,
         target: Literal["velocities", "parameters"] = "velocities",
         cutoff: float = 20.0,
+        heaviest: int | None = None,
         symmetry_treatment: Literal["none", "augmentation"] = "none",
         learning_rate: float = 0.003,
         schedule: Literal["cosine", "linear", "constant"] = "cosine",
@@ -83,7 +87,15 @@ class CloudTask(Task):
     def measure(self, data: StoreDataModule) -> PointStatistics:
         """Typical velocities or parameters of the training subset."""
         data.require(self.domain)
-        return cloud_statistics(data.store, data.train_indices(), self.cutoff, self.targets)
+        indices = data.train_indices()
+        if self.hparams["heaviest"] is not None:
+            check_heaviest(data.store, indices, self.hparams["heaviest"])
+        return cloud_statistics(data.store, indices, self.cutoff, self.targets, self.seen)
+
+    def seen(self, batch: Any) -> Any:
+        """The heaviest points, where only they are to be seen."""
+        count = self.hparams["heaviest"]
+        return batch if count is None else heaviest(batch, count)
 
     def build(self, statistics: PointStatistics) -> None:
         """Make the model for data with these statistics; initialised from torch's current random state."""

@@ -25,6 +25,8 @@ from scisci.data.module import StoreDataModule
 from scisci.models.potential import parameter_counts
 from scisci.tasks.accounting import device_name, library_versions, peak_memory, reset_peak_memory, training_flops
 from scisci.tasks.base import Task
+from scisci.tasks.baselines import registry as baselines
+from scisci.tasks.baselines.run import execute as execute_baseline
 from scisci.tasks.checkpoints import read_checkpoint, save_model
 from scisci.tasks.domains import task_for
 from scisci.tasks.version import code_version
@@ -164,6 +166,8 @@ def execute(spec: RunSpec, folder: Path) -> RunResult:
     data, curve = _data(spec), Curve()
     if (data.store.fingerprint, code_version()) != (spec.fingerprint, spec.code_version):
         raise UserError("the data or the code changed since this run was planned; plan the study again")
+    if spec.architecture in baselines.names():
+        return execute_baseline(spec, folder, data)
     task = _task(spec, data.store.domain)
     task.prepare(data)
     with tempfile.TemporaryDirectory() as scratch:

@@ -72,7 +72,7 @@ def split_rows(
     # A potential gives the stress of crystals whether or not it was trained on it.
     quantities = {**task.compared, "stress": "stress"}
     with torch.no_grad():
-        found = measure(model, _batches(model, store, ids, precision), groups, quantities, elements, seed, _missed)
+        found = measure(model, _batches(task, store, ids, precision), groups, quantities, elements, seed, _missed)
     units = {field.name: field.unit for field in layout(store.domain)}
     for (group, quantity), errors in found.items():
         if not np.isfinite(errors.squares).all():
@@ -83,11 +83,12 @@ def split_rows(
             yield {"group": group, "quantity": quantity, "unit": unit, **row, **sample}
 
 
-def _batches(model: Any, store: Store, ids: np.ndarray, dtype: torch.dtype) -> Iterator[Any]:
+def _batches(task: Task, store: Store, ids: np.ndarray, dtype: torch.dtype) -> Iterator[Any]:
+    model: Any = task.model
     elements = frozenset(model.elements) if hasattr(model, "elements") else None
     device = next(model.parameters()).device
     for start in range(0, len(ids), BATCH):
-        batch = graph_batch(store.take(ids[start : start + BATCH]), model.cutoff, elements).to(device)
+        batch = task.seen(graph_batch(store.take(ids[start : start + BATCH]), model.cutoff, elements)).to(device)
         yield batch if dtype == torch.float32 else batch_as(batch, dtype)
 
 
