@@ -7,14 +7,13 @@ of a periodic box lies and how its axes point means much, which is physically wr
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from scisci.contracts.errors import UserError
-from scisci.models.blocks.embedding import NodeEmbedding
+from scisci.models.blocks.embedding import NodeEmbedding, PositionEmbedding
 from scisci.models.blocks.graph import Features, Graph, Inputs, mean_over_systems
 from scisci.models.blocks.norm import RMSNorm
 from scisci.models.registry import register
@@ -76,7 +75,7 @@ class DeepSets(nn.Module):
             raise UserError("deepsets tells nodes apart by what they carry, and these carry nothing; choose other data")
         self.inputs, self.cutoff = inputs, cutoff
         self.embedding = NodeEmbedding(inputs, channels, vectors="components")
-        self.position = nn.Linear(3, channels, bias=False) if inputs.positions else None
+        self.position = PositionEmbedding(channels) if inputs.positions else None
         self.layers = nn.ModuleList(Layer(channels) for _ in range(layers))
         self.norm = RMSNorm(channels)
         self.scalar_channels, self.vector_channels = channels, 0
@@ -85,9 +84,7 @@ class DeepSets(nn.Module):
         """Graph → scalars [N, C]"""
         x = self.embedding(graph)
         if self.position is not None:
-            assert graph.positions is not None
-            # Of unit variance where points fill the box.
-            x = x + self.position(math.sqrt(12) * (graph.positions - 0.5))
+            x = x + self.position(graph)
         for layer in self.layers:
             x = layer(x, graph)
         return Features(self.norm(x), None)

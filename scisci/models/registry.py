@@ -16,7 +16,7 @@ from scisci.models.blocks.graph import Inputs
 ENTRY_POINTS = "scisci.models"
 SHIPPED = (
     *("nequip", "mpnn", "transformer", "schnet", "painn", "egnn", "esen", "mace", "ponita", "equiformer"),
-    *("deepsets", "gin"),
+    *("deepsets", "pointnet", "gin"),
 )
 # What a backbone of edge vectors is for, unless it declares other `domains`.
 GEOMETRIC = ("atoms", "particles", "cloud")

@@ -61,6 +61,19 @@ class NodeEmbedding(nn.Module):
         return x + self.continuous(torch.cat(shown, dim=1))
 
 
+class PositionEmbedding(nn.Module):
+    """A linear map of absolute positions in the box, scaled to unit variance where points fill it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weights = nn.Linear(3, channels, bias=False)
+
+    def forward(self, graph: Graph) -> Float[Tensor, "nodes channels"]:
+        """[N, C]"""
+        assert graph.positions is not None
+        return self.weights(math.sqrt(12) * (graph.positions - 0.5))
+
+
 class VectorEmbedding(nn.Module):
     """Mix the vectors that nodes carry into channels; zero where they carry none. Equivariant, since it is linear."""
 
