@@ -170,6 +170,8 @@ def _build(study: Study, label: str, inputs: Inputs, domain: str) -> None:
         for size in entry.sizes:
             baselines.build(name, domain, study.task, size, entry.overrides)
     else:
+        if ":" not in name and name not in registry.architectures():
+            raise unknown_name("architecture", name, [*registry.architectures(), *baselines.names()])
         registry.require(name, domain)
         for size in entry.sizes:
             registry.build(name, inputs, 1.0, **registry.options(name, size, entry.overrides))

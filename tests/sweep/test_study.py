@@ -100,7 +100,7 @@ def test_an_entry_with_overrides_is_named_by_its_label(tmp_path):
         (study(seeds=[2**32]), r"seeds.0: .*less than"),
         (study(study=".."), r"study: .*pattern"),
         (study(study="-x"), r"study: .*pattern"),
-        (study(task="foo"), r"unknown key 'task'"),
+        (study(task="foo"), r"task: .*dictionary"),
         (study(evaluation={"splits": []}), r"evaluation.splits: .*at least 1"),
         ("study: [", r"is not YAML"),
         ("- 1\n", r"is not a study"),

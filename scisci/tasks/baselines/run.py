@@ -26,7 +26,7 @@ from scisci.tasks.clouds import CloudTask
 from scisci.tasks.heaviest import check_heaviest
 from scisci.tasks.metrics import Accumulator
 
-BATCH = 32
+BATCH = 8
 CPU = torch.device("cpu")
 
 
