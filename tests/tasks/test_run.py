@@ -15,6 +15,7 @@ from scisci.data.batch import graph_batch
 from scisci.data.library import open_dataset
 from scisci.data.store import Store
 from scisci.models import registry
+from scisci.symmetry.actions import ACTIONS
 from scisci.tasks.checkpoints import load_model, load_task
 from scisci.tasks.run import execute
 from scisci.tasks.version import code_version
@@ -62,7 +63,8 @@ def test_result_is_complete_and_learning_beats_the_zero_predictor(
     forces = Store(small_store).take(Store(small_store).split("test").indices()).items["forces"]
     assert result.splits["test"].metrics["force_mae"].value < 0.95 * 1000 * np.abs(forces).mean()
     assert result.splits["ood_600K"].severity == 600
-    symmetry = {name for name in METRICS if name.startswith("symmetry_") and "positions" not in name}
+    symmetry = {f"symmetry_{g}_{q}{p}" for g in ACTIONS for q in ("energy", "forces") for p in ("", "_float64")}
+    assert symmetry <= set(METRICS)
     assert set(result.splits["test"].metrics) == {"energy_mae", "force_mae", "force_cosine"} | symmetry
     assert RunResult.model_validate_json(result.model_dump_json()) == result
     curve = pq.read_table(tmp_path / "curve.parquet").to_pandas()

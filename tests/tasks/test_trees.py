@@ -20,6 +20,8 @@ from scisci.data.statistics import NODE_FEATURES, tree_statistics
 from scisci.data.store import Store
 from scisci.data.writer import StoreWriter
 from scisci.models.tree import Tree, roots
+from scisci.sweep.plan import make_plan
+from scisci.sweep.study import Study
 from scisci.symmetry.actions import apply
 from scisci.symmetry.groups import GROUPS
 from scisci.tasks.checkpoints import load_task
@@ -254,6 +256,24 @@ def test_by_the_command_line_and_back(gaps: Path, tmp_path: Path, capsys: pytest
 def test_what_is_not_for_trees_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         TreeTask(**options)
+
+
+def test_a_study_plans_models_for_trees_and_refuses_others(gaps: Path) -> None:
+    section = {"sizes": ["3k", "10k"], "learning_rate": 0.01}
+    study = {
+        "study": "trees",
+        "dataset": str(gaps),
+        "task": {"target": "infilling"},
+        "architectures": {"gin": section, "deepsets": section},
+        "data": [64, 192],
+        "seeds": [0],
+        "optimization": {"steps": 10},
+        "evaluation": {"splits": ["test"]},
+    }
+    plan = make_plan(Study.model_validate(study))
+    assert (plan.domain, len(plan)) == ("tree", 8)
+    with pytest.raises(UserError, match="egnn is for samples of the domain 'atoms'"):
+        make_plan(Study.model_validate(study | {"architectures": {"egnn": section}}))
 
 
 def test_what_the_data_lack_is_named(shapes: Path, gaps: Path) -> None:
