@@ -116,7 +116,7 @@ def available(kind: str, compiled: bool, architecture: str) -> str | None:
     """Why a side cannot run here, or `None` if it can."""
     if kind != "ours":
         return None if Path(PYTHON[kind]).exists() else f"{PYTHON[kind]} is missing; `make bench-peers` builds it"
-    if architecture not in registry.architectures():
+    if architecture not in registry.architectures("atoms"):
         return f"there is no architecture {architecture}"
     if compiled and find_spec("scisci.models.compiled") is None:
         return "compilation is not available"
