@@ -31,7 +31,7 @@ VARIANTS: list[tuple[str, dict[str, Any], Any]] = [
     ("mace", {"l_max": 2, "l_max_edge": 2, "parity": True}, "gradient"),
 ]
 # What forces and options do not change is checked once per architecture.
-ONCE = ("claims", "clouds", "nodes", "sizes")
+ONCE = ("claims", "clouds", "sizes")
 
 
 def _cases() -> list[Any]:

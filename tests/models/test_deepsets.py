@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +111,19 @@ def test_its_card_is_measured_on_clouds(capsys: pytest.CaptureFixture[str]) -> N
     assert all(errors[group][2] > 1e-3 for group in ("rotation", "reflection", "translation"))
     main(["info", "deepsets"])
     assert "of a parameter of clouds" in capsys.readouterr().out
+
+
+def test_a_claim_that_does_not_hold_in_a_box_is_seen() -> None:
+    class Placeless(DeepSets):
+        symmetry: ClassVar[dict[str, str]] = {**DeepSets.symmetry, "translation": "exact"}
+
+    for architecture in (DeepSets, Placeless):
+        outcomes = {
+            o.what: o for o in checks_for(DeepSets)["clouds"](Subject(architecture, {"channels": 8, "layers": 1}))
+        }
+        assert outcomes["permutation error"].passed
+        assert outcomes["translation error"].passed == (architecture is DeepSets)
+        assert outcomes["translation error"].value > 1e-3
 
 
 def test_a_claim_that_does_not_hold_on_trees_is_seen() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from scisci.models.blocks.graph import Graph, Inputs
-from scisci.models.conformance.subject import Outcome, Subject, relative
-from scisci.models.conformance.systems import batch_of, molecules
+from scisci.models.conformance.subject import PARAMETER, Outcome, Subject, relative
+from scisci.models.conformance.systems import batch_of, boxes, molecules
 from scisci.symmetry.actions import ACTIONS, random_rotations
 from scisci.symmetry.measure import symmetry_errors
 
@@ -55,11 +55,24 @@ def clouds(subject: Subject) -> list[Outcome]:
     outputs = [plain.scalars] if plain.vectors is None else [plain.scalars, plain.vectors]
     found = [Outcome("outputs that are not finite", sum(int((~torch.isfinite(o)).sum()) for o in outputs), 0)]
     rotation = random_rotations(1, rng)[0]
+    errors = in_boxes(subject)
     for group, by in (("rotation", rotation), ("reflection", -rotation)):
         acted = backbone(graph(by))
-        error = relative(acted.scalars, plain.scalars)
+        errors[group] = relative(acted.scalars, plain.scalars)
         if plain.vectors is not None:
-            error = max(error, relative(acted.vectors, torch.einsum("ij,njc->nic", by, plain.vectors)))
+            error = relative(acted.vectors, torch.einsum("ij,njc->nic", by, plain.vectors))
+            errors[group] = max(errors[group], error)
+    for group, error in errors.items():
         claim = subject.symmetry[group]
         found.append(Outcome(f"{group} error", error, EXACT if claim == "exact" else None, f"claimed: {claim}"))
     return found
+
+
+def in_boxes(subject: Subject) -> dict[str, float]:
+    """Errors of a parameter of periodic clouds that are moved or whose points are reordered."""
+    groups, name = ("translation", "permutation"), PARAMETER.name
+    with torch.no_grad():
+        found = symmetry_errors(
+            subject.cloud(), [boxes(np.random.default_rng(2))], groups=groups, quantities={name: name}
+        )
+    return {group: found[f"symmetry_{group}_{name}"].value for group in groups}
