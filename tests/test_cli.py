@@ -35,7 +35,10 @@ def test_every_command_has_help(command: str) -> None:
     ("arguments", "message"),
     [
         (["swep"], "unknown command 'swep'; did you mean 'sweep'?"),
-        (["data", "info", "xtb-molecule"], "unknown data set 'xtb-molecule'; did you mean 'xtb-molecules'?"),
+        (
+            ["data", "info", "xtb-molecule"],
+            "unknown data set 'xtb-molecule'; did you mean 'xtb-crystals' or 'xtb-molecules'?",
+        ),
         (["data", "generate", "xtb", "--out", "x.h5"], "unknown generated data set 'xtb'; did you mean"),
         (["fit", "--run"], "--run needs a value"),
     ],

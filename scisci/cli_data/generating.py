@@ -13,6 +13,7 @@ from scisci.contracts.errors import UserError, unknown_name
 GENERATORS = {
     "charged-nbody": "scisci.generate.charged_nbody:generate",
     "pm-halos": "scisci.generate.pm_halos:generate",
+    "xtb-crystals": "scisci.generate.xtb_crystals:generate",
     "xtb-molecules": "scisci.generate.xtb_molecules:generate",
 }
 GENERATOR_OPTIONS = ("train", "frames", "every", "clip", "boxes")

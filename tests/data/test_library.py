@@ -41,5 +41,7 @@ def test_missing_path_is_named_as_a_path(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_misspelt_name_gets_the_closest() -> None:
-    with pytest.raises(UserError, match="unknown data set 'xtb-molecule'; did you mean 'xtb-molecules'"):
+    with pytest.raises(
+        UserError, match="unknown data set 'xtb-molecule'; did you mean 'xtb-crystals' or 'xtb-molecules'"
+    ):
         open_dataset("xtb-molecule")

@@ -189,7 +189,7 @@ def test_damaged_model_is_one_sentence(finished: Path, tmp_path: Path) -> None:
         (["--model.colour=red"], "model.colour"),
         (["--data.train_samples=1.5"], "not possible"),
         (["--data.test_splits=[ood_700K]"], "unknown split 'ood_700K'; did you mean"),
-        (["--data.dataset=xtb-molecule"], "unknown data set .* did you mean 'xtb-molecules'"),
+        (["--data.dataset=xtb-molecule"], "unknown data set .* did you mean 'xtb-crystals' or 'xtb-molecules'"),
         (["--data.dataset=nowhere/data.h5"], "no store at"),
         (["--trainer.logger={class_path: os.system, init_args: {command: 'touch pwned'}}"], "'os.system', but only"),
         (["--trainer.logger={class_path: numpy.save}"], "'numpy.save', but only"),

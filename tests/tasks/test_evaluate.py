@@ -220,7 +220,7 @@ def test_calculator_that_fails_is_told_with_the_sample(
         (["--calculator=pathlib:Path.home"], "cannot load"),
         (["--calculator-options", "a"], "write it as KEY=VALUE"),
         (["--split", "tset"], "unknown split 'tset'; did you mean 'test'"),
-        (["--data", "xtb"], "unknown data set 'xtb'; did you mean 'xtb-molecules'"),
+        (["--data", "xtb"], "unknown data set 'xtb'; did you mean 'xtb-crystals' or 'xtb-molecules'"),
         (["--samples", "0"], "--samples is 0"),
     ],
 )
