@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -153,11 +153,11 @@ def make_plan(study: Study) -> Plan:
         raise unknown_name(f"option in task of data of the domain {store.domain!r}", strange[0], known)
     inputs = task.inputs(store)
     for label in study.architectures:
-        _build(study, label, inputs, store.domain)
+        _build(study, label, inputs, task)
     return Plan(study=study, domain=store.domain, fingerprint=store.fingerprint, code_version=code_version())
 
 
-def _build(study: Study, label: str, inputs: Inputs, domain: str) -> None:
+def _build(study: Study, label: str, inputs: Inputs, task: type[Any]) -> None:
     """Build the models of an entry once, so that what is wrong with it is said before anything runs."""
     from scisci.models import registry
     from scisci.tasks.baselines import registry as baselines
@@ -168,11 +168,11 @@ def _build(study: Study, label: str, inputs: Inputs, domain: str) -> None:
             given = "treatment" if entry.learning_rate is None else "learning_rate"
             raise UserError(f"{name} is a baseline, which is fitted and not trained; remove {given} of {label!r}")
         for size in entry.sizes:
-            baselines.build(name, domain, study.task, size, entry.overrides)
+            baselines.build(name, task.domain, study.task, size, entry.overrides)
     else:
         if ":" not in name and name not in registry.architectures():
             raise unknown_name("architecture", name, [*registry.architectures(), *baselines.names()])
-        registry.require(name, domain)
+        task(name, entry.sizes[0], entry.overrides, symmetry_treatment=entry.treatment, **study.task)
         for size in entry.sizes:
             registry.build(name, inputs, 1.0, **registry.options(name, size, entry.overrides))
         if entry.learning_rate is None:

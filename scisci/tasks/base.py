@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import lightning as L
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from scisci.contracts.errors import UserError
+from scisci.contracts.errors import UserError, unknown_name
 from scisci.contracts.run import MetricValue, OptimizationSpec
 from scisci.data.batch import first_systems
 from scisci.data.module import StoreDataModule
@@ -79,6 +79,7 @@ class Task(L.LightningModule):
     def begin(self) -> None:
         """Check the hyper-parameters and look the architecture up; `UserError` where one is not possible."""
         self._check_recipe()
+        self._check_choices()
         architecture = self.hparams["architecture"]
         if architecture in baselines.names():
             raise UserError(
@@ -112,6 +113,12 @@ class Task(L.LightningModule):
         except ValidationError as error:
             first = error.errors()[0]
             raise UserError(f"{first['loc'][0]} is {first['input']!r}: {first['msg'].lower()}") from error
+
+    def _check_choices(self) -> None:
+        """The command line holds arguments to their types by itself; studies and code do not."""
+        for name, hint in get_type_hints(type(self).__init__).items():
+            if get_origin(hint) is Literal and (value := self.hparams[name]) not in get_args(hint):
+                raise unknown_name(f"{name} of the task {self.name!r}", str(value), get_args(hint))
 
     def prepare(self, data: StoreDataModule) -> None:
         """Build the model from the statistics of the training subset, unless it is there already."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from scisci.contracts.errors import UserError
 from scisci.data.module import StoreDataModule
 from scisci.data.statistics import NODE_FEATURES, PointStatistics, tree_statistics
 from scisci.data.store import Store
@@ -55,7 +54,7 @@ class TreeTask(Task):
         size: str = "30k",
         overrides: dict[str, Any] | None = None,
         target: Literal["parameters", "infilling"] = "parameters",
-        symmetry_treatment: Literal["none", "augmentation"] = "none",
+        symmetry_treatment: Literal["none"] = "none",
         learning_rate: float = 0.003,
         schedule: Literal["cosine", "linear", "constant"] = "cosine",
         warmup: float = 0.1,
@@ -63,8 +62,6 @@ class TreeTask(Task):
         symmetry_samples: int = 4,
     ) -> None:
         super().__init__()
-        if symmetry_treatment != "none":
-            raise UserError("trees have no positions that could be turned; leave symmetry_treatment at none")
         self.save_hyperparameters()
         infilling = target == "infilling"
         self.targets = ("infilling",) if infilling else PARAMETERS

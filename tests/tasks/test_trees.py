@@ -249,7 +249,11 @@ def test_by_the_command_line_and_back(gaps: Path, tmp_path: Path, capsys: pytest
     [
         ({"architecture": "mpnn"}, "mpnn is for samples of the domain 'atoms' .*; choose one of: deepsets, gin"),
         ({"architecture": "gni"}, "unknown architecture 'gni'; did you mean 'egnn' or 'gin'"),
-        ({"symmetry_treatment": "augmentation"}, "no positions that could be turned"),
+        (
+            {"symmetry_treatment": "augmentation"},
+            "unknown symmetry_treatment .*; choose one of: none",
+        ),
+        ({"target": "infiling"}, "unknown target of the task 'trees'.*; did you mean 'infilling'"),
         ({"overrides": {"both_ways": 1}}, "both_ways of gin is 1, but must be true or false"),
     ],
 )
@@ -274,6 +278,10 @@ def test_a_study_plans_models_for_trees_and_refuses_others(gaps: Path) -> None:
     assert (plan.domain, len(plan)) == ("tree", 8)
     with pytest.raises(UserError, match="egnn is for samples of the domain 'atoms'"):
         make_plan(Study.model_validate(study | {"architectures": {"egnn": section}}))
+    with pytest.raises(UserError, match="unknown symmetry_treatment"):
+        make_plan(Study.model_validate(study | {"architectures": {"gin": section | {"treatment": "augmentation"}}}))
+    with pytest.raises(UserError, match="unknown target"):
+        make_plan(Study.model_validate(study | {"task": {"target": "filling"}}))
 
 
 def test_what_the_data_lack_is_named(shapes: Path, gaps: Path) -> None:
