@@ -28,8 +28,8 @@ class StoreWriter:
 
     `path` ending in `.h5` becomes one file, anything else a folder of shards with at most `shard_samples` samples
     each. All samples of a store carry the same fields. `UserError` for a sample that is not fit, with its index;
-    `checked` says that the samples come from a source that found them fit. Memory: a few bytes per group, the samples of
-    one buffer, and the splits.
+    `checked` says that the samples come from a source that found them fit. Memory: a few bytes per group, the
+    samples of one buffer, and the splits.
     """
 
     def __init__(self, path: Path | str, domain: str, shard_samples: int = 1_000_000, checked: bool = False) -> None:
