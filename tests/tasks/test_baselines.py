@@ -24,7 +24,6 @@ from scisci.tasks.baselines import cli
 from scisci.tasks.baselines.linear import PENALTIES, Moments, ridge
 from scisci.tasks.baselines.pairs import half_width, two_point
 from scisci.tasks.baselines.registry import BASELINES, build, sizes
-from scisci.tasks.baselines.velocities import LinearTheory
 from scisci.tasks.clouds import CloudTask
 from scisci.tasks.heaviest import heaviest
 from scisci.tasks.metrics import Accumulator, parameter_errors, velocity_errors
@@ -97,8 +96,8 @@ def linear_velocities(cells: np.ndarray, beta: float, radius: float, modes: int)
 
 @pytest.mark.parametrize(("size", "slope"), [("1", 0.0), ("2", -0.15)])
 def test_linear_theory_finds_beta_and_the_smoothing(tmp_path: Path, size: str, slope: float) -> None:
-    modes, number = 12, 5
-    radius = SIDE * LinearTheory(1, modes).radii[number]
+    modes = 7
+    radius = SIDE * 3 / (2 * np.pi * modes)
 
     def make(rng: np.random.Generator) -> CloudSample:
         cells = rng.integers(CELLS, size=(rng.integers(60, 200), 3))

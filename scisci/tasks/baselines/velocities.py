@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,9 @@ from scisci.tasks.baselines.linear import Baseline, Batches, Linear
 from scisci.tasks.baselines.pairs import clouds, half_width, shell_sums
 
 KM_PER_S = 100.0
-SMOOTHINGS = 8
+SMOOTHINGS = 10
+# Waves shorter than a third of the smoothing radius, over 2 pi, are left out: the window is below 0.011 there.
+SHORTEST = 3.0
 
 
 class NoVelocity(Baseline):
@@ -73,22 +76,21 @@ class LinearTheory(VelocityRegression):
 
     One beta for all clouds (size "1"), or beta a polynomial of the logarithm of the number density (size "2" and up).
     It is fitted to training clouds, and R is chosen on validation clouds; test velocities have no part in either. The
-    Fourier sums run over the halos themselves, without a mesh, so that nothing depends on where one would lie; all
-    wave numbers up to `modes` along each side take part. R is one of 8 from 3 / k_max, which these resolve, to a
-    quarter of the box. (Peebles 1980, section 14; Kaiser 1987.)
+    Fourier sums run over the halos themselves, without a mesh, so that nothing depends on where one would lie. R is one
+    of up to 10 from 3 / k_max to a quarter of the box, where k_max is the `modes`-th wave number along a side. (Peebles
+    1980, section 14; Kaiser 1987.)
     """
 
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {
-        "1": {"coefficients": 1, "modes": 12},
-        "2": {"coefficients": 2, "modes": 12},
-        "3": {"coefficients": 3, "modes": 12},
+        "1": {"coefficients": 1, "modes": 20},
+        "2": {"coefficients": 2, "modes": 20},
+        "3": {"coefficients": 3, "modes": 20},
     }
 
     def __init__(self, coefficients: int, modes: int) -> None:
         super().__init__(coefficients)
-        self.coefficients, self.modes = coefficients, modes
-        smallest = 3 / (2 * math.pi * modes)
-        self.radii = torch.logspace(math.log10(smallest), math.log10(max(0.25, smallest)), SMOOTHINGS).tolist()
+        self.coefficients = coefficients
+        self.modes = np.unique(np.geomspace(modes, min(2, modes), SMOOTHINGS).round()).astype(int).tolist()
         self.fitted = False
 
     def fit(self, train: Batches, val: Batches) -> None:
@@ -98,8 +100,8 @@ class LinearTheory(VelocityRegression):
 
     def features(self, batch: Any) -> Tensor:
         """[radii, 3 N, coefficients]; of the chosen radius alone once fitted."""
-        radii = [self.radii[int(self.chosen)]] if self.fitted else self.radii
-        fields = torch.cat([displacements(pos, cell, self.modes, radii) for pos, cell in clouds(batch)], dim=1)
+        choices = [self.modes[int(self.chosen)]] if self.fitted else self.modes
+        fields = torch.stack([torch.cat([displacements(*cloud, m) for cloud in clouds(batch)]) for m in choices])
         powers = self.density(batch)[:, None] ** torch.arange(self.coefficients)
         return KM_PER_S * (fields[..., None] * powers[:, None]).flatten(1, 2)
 
@@ -107,14 +109,19 @@ class LinearTheory(VelocityRegression):
         """beta at the typical number density (at redshift 0, where a H is 100 km/s per Mpc/h) and R."""
         return super().choices() | {
             "beta": float(self.weights[0, 0]),
-            "radius_over_side": self.radii[int(self.chosen)],
+            "radius_over_side": radius_over_width(self.modes[int(self.chosen)]),
         }
 
 
-def displacements(pos: Tensor, cell: Tensor, modes: int, radii: list[float]) -> Tensor:
-    """Re sum over k of i k / k² exp(-k² R² / 2) delta(k) exp(i k x) at the points: [radii, n, 3] in units of length.
+def radius_over_width(modes: int) -> float:
+    """The smoothing radius that so many modes along a side resolve."""
+    return SHORTEST / (2 * math.pi * modes)
 
-    delta(k) is the mean of exp(-i k x) over the points; `radii` are R in units of the box's width.
+
+def displacements(pos: Tensor, cell: Tensor, modes: int) -> Tensor:
+    """Re sum over k of i k / k² exp(-k² R² / 2) delta(k) exp(i k x) at the points: [n, 3] in units of length.
+
+    delta(k) is the mean of exp(-i k x) over the points; k has at most `modes` waves along each side, which resolve R.
     """
     inverse = torch.linalg.inv(cell)
     full, half = torch.arange(-modes, modes + 1), torch.arange(modes + 1)
@@ -128,14 +135,11 @@ def displacements(pos: Tensor, cell: Tensor, modes: int, radii: list[float]) -> 
     square = k.square().sum(dim=1)
     # Waves with opposite k are each other's conjugates: one of every two is left out, and the other counts twice.
     weight = torch.where(torch.arange(len(k)) % len(half) > 0, 2.0, 1.0).to(pos.dtype)
-    weight = torch.where(square > 0, weight / square, 0.0)
-    width = float(torch.linalg.det(cell).abs()) ** (1 / 3)
-    found = []
-    for radius in radii:
-        amplitude = 1j * (weight * torch.exp(-0.5 * square * (radius * width) ** 2) * density)[:, None] * k
-        inner = rest @ amplitude.view(len(full), -1, 3).transpose(0, 1).flatten(1)
-        found.append((x[:, :, None] * inner.view(len(pos), len(full), 3)).sum(dim=1).real)
-    return torch.stack(found)
+    radius = radius_over_width(modes) * torch.linalg.det(cell).abs() ** (1 / 3)
+    weight = torch.where(square > 0, weight * torch.exp(-0.5 * square * radius**2) / square, 0.0)
+    amplitude = (1j * weight * density)[:, None] * k
+    inner = rest @ amplitude.view(len(full), -1, 3).transpose(0, 1).flatten(1)
+    return (x[:, :, None] * inner.view(len(pos), len(full), 3)).sum(dim=1).real
 
 
 class LinearVectors(VelocityRegression):
