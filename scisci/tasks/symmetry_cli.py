@@ -100,28 +100,29 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 
 
 def show(table: pd.DataFrame) -> None:
-    """Print a row per split, group and quantity, and how the error depends on the angle where anything turns."""
+    """Print, per split, a row per group and quantity, and how errors depend on the angle where anything turns."""
     from rich.console import Console
     from rich.table import Table
 
-    by = ["split", "group", "quantity"]
-    console, shown = Console(), Table(*by, *CELLS, title="rms of f(g x) - g f(x), with 95 % intervals over samples")
-    for name, rows in table.groupby(by, sort=False):
-        shown.add_row(*name, *(cell(rows) for cell in CELLS.values()))
-    console.print(shown)
-    turned = table[table.statistic == "angle"]
-    if len(turned):
-        angles = sorted(turned["at"].unique())
-        by_angle = Table(*by, *(f"{angle:g}°" for angle in angles), title="error / f by angle of rotation ± 15°")
-        for name, rows in turned.groupby(by, sort=False):
-            found = rows.set_index("at").value
-            by_angle.add_row(*name, *(f"{found[angle]:.3g}" if angle in found else "" for angle in angles))
-        console.print(by_angle)
+    by, console = ["group", "quantity"], Console()
+    for split, measured in table.groupby("split", sort=False):
+        shown = Table(*by, *CELLS, title=f"{split}: rms of f(g x) - g f(x), with 95 % intervals over samples")
+        for name, rows in measured.groupby(by, sort=False):
+            shown.add_row(*name, *(cell(rows) for cell in CELLS.values()))
+        console.print(shown)
+        turned = measured[measured.statistic == "angle"]
+        if len(turned):
+            angles = sorted(turned["at"].unique())
+            by_angle = Table("", *(f"{angle:g}°" for angle in angles), title=f"{split}: error / f by angle ± 15°")
+            for name, rows in turned.groupby(by, sort=False):
+                found = rows.set_index("at").value
+                by_angle.add_row(" ".join(name), *(f"{found[angle]:.2g}" if angle in found else "" for angle in angles))
+            console.print(by_angle)
 
 
-def _value(rows: pd.DataFrame, statistic: str, at: float | None = None, column: str = "value") -> str:
-    found = rows[column][(rows.statistic == statistic) & (True if at is None else rows["at"] == at)]
-    return f"{found.iloc[0]:.3g}" if found.notna().any() else "-"
+def _value(rows: pd.DataFrame, statistic: str, column: str = "value") -> str:
+    found = rows[column][rows.statistic == statistic]
+    return f"{found.iloc[0]:.2g}" if found.notna().any() else "-"
 
 
 def _interval(rows: pd.DataFrame) -> str:
@@ -129,16 +130,10 @@ def _interval(rows: pd.DataFrame) -> str:
     return f"{_value(rows, 'relative')} [{low}, {high}]"
 
 
-def _joined(*columns: tuple[str, float | None]) -> Callable[[pd.DataFrame], str]:
-    return lambda rows: " – ".join(_value(rows, statistic, at) for statistic, at in columns)
-
-
 # Columns of the printed table: each makes its cell of the rows of one split, group and quantity.
 CELLS: dict[str, Callable[[pd.DataFrame], str]] = {
     "error / f": _interval,
     "absolute": lambda rows: f"{_value(rows, 'absolute')} {rows.unit.max()}",
     "/ label error": lambda rows: _value(rows, "over_label_error"),
-    "samples 5 – 95 %": _joined(("sample_quantile", 0.05), ("sample_quantile", 0.95)),
-    "sd samples – elements": _joined(("sd_between_samples", None), ("sd_between_elements", None)),
     "worst": lambda rows: _value(rows, "worst"),
 }
