@@ -100,28 +100,28 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 
 
 def show(table: pd.DataFrame) -> None:
-    """Print, per split, a row per group and quantity, and how errors depend on the angle where anything turns."""
+    """Print, per split, a row per group and quantity: errors, their distribution, and by angle where anything turns."""
     from rich.console import Console
     from rich.table import Table
 
     by, console = ["group", "quantity"], Console()
     for split, measured in table.groupby("split", sort=False):
-        shown = Table(*by, *CELLS, title=f"{split}: rms of f(g x) - g f(x), with 95 % intervals over samples")
-        for name, rows in measured.groupby(by, sort=False):
-            shown.add_row(*name, *(cell(rows) for cell in CELLS.values()))
-        console.print(shown)
+        for title, cells in TABLES.items():
+            shown = Table("", *cells, title=f"{split}: {title}")
+            for name, rows in measured.groupby(by, sort=False):
+                shown.add_row(" ".join(name), *(cell(rows) for cell in cells.values()))
+            console.print(shown)
         turned = measured[measured.statistic == "angle"]
         if len(turned):
             angles = sorted(turned["at"].unique())
             by_angle = Table("", *(f"{angle:g}°" for angle in angles), title=f"{split}: error / f by angle ± 15°")
             for name, rows in turned.groupby(by, sort=False):
-                found = rows.set_index("at").value
-                by_angle.add_row(" ".join(name), *(f"{found[angle]:.2g}" if angle in found else "" for angle in angles))
+                by_angle.add_row(" ".join(name), *(_value(rows, "angle", angle) for angle in angles))
             console.print(by_angle)
 
 
-def _value(rows: pd.DataFrame, statistic: str, column: str = "value") -> str:
-    found = rows[column][rows.statistic == statistic]
+def _value(rows: pd.DataFrame, statistic: str, at: float | None = None, column: str = "value") -> str:
+    found = rows[column][(rows.statistic == statistic) & (True if at is None else rows["at"] == at)]
     return f"{found.iloc[0]:.2g}" if found.notna().any() else "-"
 
 
@@ -130,10 +130,21 @@ def _interval(rows: pd.DataFrame) -> str:
     return f"{_value(rows, 'relative')} [{low}, {high}]"
 
 
-# Columns of the printed table: each makes its cell of the rows of one split, group and quantity.
-CELLS: dict[str, Callable[[pd.DataFrame], str]] = {
-    "error / f": _interval,
-    "absolute": lambda rows: f"{_value(rows, 'absolute')} {rows.unit.max()}",
-    "/ label error": lambda rows: _value(rows, "over_label_error"),
-    "worst": lambda rows: _value(rows, "worst"),
+def _cell(statistic: str, at: float | None = None) -> Callable[[pd.DataFrame], str]:
+    return lambda rows: _value(rows, statistic, at)
+
+
+# What is printed: title → columns, each of which makes its cell of the rows of one split, group and quantity.
+TABLES: dict[str, dict[str, Callable[[pd.DataFrame], str]]] = {
+    "rms of f(g x) - g f(x), with 95 % intervals over samples": {
+        "error / f": _interval,
+        "absolute": lambda rows: f"{_value(rows, 'absolute')} {rows.unit.max()}",
+        "/ label error": _cell("over_label_error"),
+    },
+    "distribution of error / f over samples and group elements": {
+        **{f"{at:.0%}": _cell("sample_quantile", at) for at in (0.05, 0.5, 0.95)},
+        "sd, samples": _cell("sd_between_samples"),
+        "sd, elements": _cell("sd_between_elements"),
+        "worst": _cell("worst"),
+    },
 }
