@@ -2,7 +2,8 @@
 
 Units are fixed for the whole project, by domain: Å, eV, eV/Å, eV/Å³ (tensile positive) for atoms; comoving Mpc/h,
 km/s and Msun/h for clouds, decimal logarithms of these for merger trees; particles are in reduced units (unit mass,
-charge and coupling), where every quantity is a pure number of unit 1. A label that is not known is `None`, never zero.
+charge and coupling), where every quantity is a pure number of unit 1; series keep the units of their source. A label
+that is not known is `None`, never zero.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ HEAVIEST = 118
 HEAVIEST_HALO = 17
 COINCIDENT = 1e-3
 # What a store can hold, by dtype.
-LARGEST = {"f4": float(np.finfo("f4").max), "f8": float(np.finfo("f8").max), "i4": np.iinfo("i4").max}
+LARGEST = {"f4": float(np.finfo("f4").max), "f8": float(np.finfo("f8").max), "i4": np.iinfo("i4").max, "i8": 2**53}
 # Up to this many atoms, comparing all pairs is quicker than building a tree.
 ALL_PAIRS = 32
 
@@ -35,6 +36,8 @@ class Field:
     shape: tuple[int, ...]
     unit: str
     required: bool = False
+    gaps: bool = False
+    """May be NaN, where a value is missing."""
 
 
 @dataclass
@@ -112,7 +115,37 @@ class ParticlesSample:
     """[N, 3] positions at the later time"""
 
 
-Sample = AtomsSample | CloudSample | TreeSample | ParticlesSample
+@dataclass
+class SeriesSample:
+    """One time series of C channels at T times, in the units of its source."""
+
+    target: np.ndarray
+    """[C, T], NaN where a value is missing"""
+    start: int
+    """the first time, in seconds since 1970 (UTC)"""
+    freq: str
+    """the step from time to time as pandas spells it: "h", "15min", "D", "MS" """
+    covariates: np.ndarray | None = None
+    """[F, T] what is known of the same times, NaN where it is missing"""
+
+    @property
+    def values(self) -> np.ndarray:
+        """[(C + F) T] the rows of target and covariates, one after the other, as they are stored"""
+        rows = [self.target] if self.covariates is None else [self.target, self.covariates]
+        return np.concatenate([np.asarray(row, dtype=np.float32).ravel() for row in rows])
+
+    @property
+    def channels(self) -> int:
+        """C"""
+        return len(self.target)
+
+    @property
+    def known(self) -> int:
+        """F"""
+        return 0 if self.covariates is None else len(self.covariates)
+
+
+Sample = AtomsSample | CloudSample | TreeSample | ParticlesSample | SeriesSample
 
 LAYOUTS: dict[str, tuple[Field, ...]] = {
     "atoms": (
@@ -148,12 +181,19 @@ LAYOUTS: dict[str, tuple[Field, ...]] = {
         Field("charges", "item", "f4", (), "1"),
         Field("target_positions", "item", "f4", (3,), "1"),
     ),
+    "series": (
+        Field("values", "item", "f4", (), "", required=True, gaps=True),
+        Field("channels", "sample", "i4", (), "", required=True),
+        Field("known", "sample", "i4", (), "", required=True),
+        Field("start", "sample", "i8", (), "s", required=True),
+    ),
 }
 SAMPLE_TYPES: dict[str, type[Any]] = {
     "atoms": AtomsSample,
     "cloud": CloudSample,
     "tree": TreeSample,
     "particles": ParticlesSample,
+    "series": SeriesSample,
 }
 
 
@@ -176,7 +216,9 @@ def problem(sample: Sample) -> str | None:
 
 
 def size(sample: Sample) -> int:
-    """The number of atoms, points or nodes."""
+    """The number of atoms, points, nodes or values."""
+    if isinstance(sample, SeriesSample):
+        return len(sample.values)
     return len(sample.node_features if isinstance(sample, TreeSample) else sample.positions)
 
 
@@ -185,7 +227,7 @@ def misfit(sample: Sample) -> str | None:
     domain = next(name for name, kind in SAMPLE_TYPES.items() if isinstance(sample, kind))
     items = size(sample)
     if items == 0:
-        return "it has no atoms or points"
+        return "it has no values" if domain == "series" else "it has no atoms or points"
     for field in layout(domain):
         value = getattr(sample, field.name)
         if value is None:
@@ -196,6 +238,8 @@ def misfit(sample: Sample) -> str | None:
         if np.asarray(value).dtype.kind not in "biuf":
             return f"{field.name} is not numeric"
         value = np.asarray(value, dtype=np.float64)
+        if field.gaps:
+            value = value[~np.isnan(value)]
         if not (np.abs(value) <= LARGEST.get(field.dtype, np.inf)).all():
             return f"{field.name} is {'too large' if np.isfinite(value).all() else 'not finite'}"
     return None
