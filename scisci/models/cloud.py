@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from scisci.contracts.errors import UserError
 from scisci.models.blocks.graph import Features, Graph, Inputs, mean_over_systems
+from scisci.models.blocks.waves import BoxWaves
 
 
 class Field(NamedTuple):
@@ -76,15 +77,23 @@ class Cloud(nn.Module):
         backbone: a registered architecture, built for `inputs_of(fields)`.
         fields: what points carry besides a position.
         targets: what is predicted; the name of each is the key of its output.
+        waves: sums over whole boxes that points carry as well, if any.
     """
 
-    def __init__(self, backbone: nn.Module, fields: tuple[Field, ...], targets: tuple[Target, ...]) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        fields: tuple[Field, ...],
+        targets: tuple[Target, ...],
+        waves: BoxWaves | None = None,
+    ) -> None:
         super().__init__()
-        assert backbone.inputs == inputs_of(fields)
-        self.backbone, self.fields, self.targets = backbone, fields, targets
+        inputs = inputs_of(fields, waves)
+        assert backbone.inputs == inputs
+        self.backbone, self.fields, self.targets, self.waves = backbone, fields, targets, waves
         self.cutoff, self.symmetry = cast(float, backbone.cutoff), cast(dict[str, str], backbone.symmetry)
         scalars, vectors = int(backbone.scalar_channels), int(backbone.vector_channels)  # type: ignore[arg-type]
-        own, sees_axes = inputs_of(fields).vectors, self.symmetry["rotation"] not in ("exact", "approximate")
+        own, sees_axes = inputs.vectors, self.symmetry["rotation"] not in ("exact", "approximate")
         self.heads = nn.ModuleDict()
         for target in targets:
             vector = target.kind == "vector"
@@ -99,15 +108,20 @@ class Cloud(nn.Module):
         vectors = pos[senders] + batch.edge_shift.to(dtype) - pos[receivers]
         carried: dict[str, list[Tensor]] = {"scalar": [], "vector": []}
         for name, kind, scale in self.fields:
-            carried[kind].append(batch[name].to(dtype) / scale)
+            carried[kind].append((batch[name].to(dtype) / scale)[..., None])
+        if self.waves is not None:
+            _require_box(batch, "sums over waves in the box need a box")
+            contrast, displacement = self.waves(pos, batch.cell, batch.ptr)
+            carried["scalar"].append(contrast)
+            carried["vector"].append(displacement)
         return Graph(
             torch.zeros(len(pos), dtype=torch.int64, device=pos.device),
             senders,
             receivers,
             vectors,
             torch.linalg.vector_norm(vectors, dim=1),
-            torch.stack(carried["scalar"], dim=1) if carried["scalar"] else None,
-            torch.stack(carried["vector"], dim=2) if carried["vector"] else None,
+            torch.cat(carried["scalar"], dim=1) if carried["scalar"] else None,
+            torch.cat(carried["vector"], dim=2) if carried["vector"] else None,
             batch.batch,
             batch.ptr,
             _in_box(pos, batch) if getattr(self.backbone, "reads_positions", False) else None,
@@ -133,14 +147,18 @@ class Cloud(nn.Module):
         return outputs
 
 
+def _require_box(batch: Any, reason: str) -> None:
+    if "cell" not in batch:
+        raise UserError(f"{reason}, and these points are in none; choose other options or another data set")
+
+
 def _in_box(pos: Float[Tensor, "points 3"], batch: Any) -> Float[Tensor, "points 3"]:
     """Positions in units of the sides of the box."""
-    if "cell" not in batch:
-        raise UserError("the model reads positions in a periodic box, and these have none; choose another architecture")
+    _require_box(batch, "the model reads positions in a periodic box")
     return pos / torch.linalg.vector_norm(batch.cell.to(pos.dtype), dim=2)[batch.batch]
 
 
-def inputs_of(fields: tuple[Field, ...]) -> Inputs:
-    """What a backbone must be built for to take these fields."""
-    kinds = [field.kind for field in fields]
-    return Inputs(scalars=kinds.count("scalar"), vectors=kinds.count("vector"))
+def inputs_of(fields: tuple[Field, ...], waves: BoxWaves | None = None) -> Inputs:
+    """What a backbone must be built for to take these fields and sums."""
+    kinds, sums = [field.kind for field in fields], 0 if waves is None else waves.radii
+    return Inputs(scalars=kinds.count("scalar") + sums, vectors=kinds.count("vector") + sums)

@@ -7,11 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from scisci.contracts.errors import UserError
 from scisci.data.module import StoreDataModule
 from scisci.data.statistics import PointStatistics, cloud_statistics
 from scisci.data.store import Store
 from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
+from scisci.models.blocks.waves import BoxWaves
 from scisci.models.cloud import Cloud, Target, inputs_of
 from scisci.tasks.base import Task
 from scisci.tasks.heaviest import check_heaviest, heaviest
@@ -32,6 +34,8 @@ class CloudTask(Task):
         overrides: options of the architecture that differ from the size's preset.
         target: what is predicted.
         cutoff: points further apart do not see each other, Mpc/h; images of a periodic box count as neighbours.
+        waves: points also carry sums over their whole periodic box, by so many plane waves along a side: the smoothed
+            number density and the displacement that it causes. 0 leaves them with what is within the cutoff.
         heaviest: only so many points of every cloud are seen, those of the largest masses; the default is all. At a
             fixed number of points, how many there are says nothing.
         symmetry_treatment: "augmentation" turns every training cloud (and its box) at random, "none" leaves it.
@@ -57,6 +61,7 @@ class CloudTask(Task):
         overrides: dict[str, Any] | None = None,
         target: Literal["velocities", "parameters"] = "velocities",
         cutoff: float = 20.0,
+        waves: int = 0,
         heaviest: int | None = None,
         symmetry_treatment: Literal["none", "augmentation"] = "none",
         learning_rate: float = 0.003,
@@ -67,6 +72,8 @@ class CloudTask(Task):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if waves < 0:
+            raise UserError(f"waves is {waves}, but must be 0 or more")
         per_point = target == "velocities"
         self.targets = ("velocities",) if per_point else PARAMETERS
         self.errors = velocity_errors if per_point else parameter_errors  # type: ignore[method-assign]
@@ -105,14 +112,15 @@ class CloudTask(Task):
         targets = tuple(
             Target(name, kind, statistics.scales[name], statistics.offsets.get(name, 0.0)) for name in self.targets
         )
+        waves = BoxWaves(self.hparams["waves"]) if self.hparams["waves"] else None
         backbone = registry.build(
             self.hparams["architecture"],
-            inputs_of(()),
+            inputs_of((), waves),
             statistics.average_neighbors,
             vector_output=vectors,
             **self.options,
         )
-        self.model = Cloud(backbone, (), targets)
+        self.model = Cloud(backbone, (), targets, waves)
 
     def loss(self, outputs: dict[str, Tensor], batch: Any) -> Tensor:
         """The training loss of one batch."""

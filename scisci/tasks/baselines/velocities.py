@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scisci.models.blocks.waves import radius_over_width, smoothed_fields
 from scisci.tasks.baselines.linear import Baseline, Batches, Linear
 from scisci.tasks.baselines.pairs import clouds, half_width, shell_sums
 
 KM_PER_S = 100.0
 SMOOTHINGS = 10
-# Waves shorter than a third of the smoothing radius, over 2 pi, are left out: the window is below 0.011 there.
-SHORTEST = 3.0
 
 
 class NoVelocity(Baseline):
@@ -113,33 +112,10 @@ class LinearTheory(VelocityRegression):
         }
 
 
-def radius_over_width(modes: int) -> float:
-    """The smoothing radius that so many modes along a side resolve."""
-    return SHORTEST / (2 * math.pi * modes)
-
-
 def displacements(pos: Tensor, cell: Tensor, modes: int) -> Tensor:
-    """Re sum over k of i k / k² exp(-k² R² / 2) delta(k) exp(i k x) at the points: [n, 3] in units of length.
-
-    delta(k) is the mean of exp(-i k x) over the points; k has at most `modes` waves along each side, which resolve R.
-    """
-    inverse = torch.linalg.inv(cell)
-    full, half = torch.arange(-modes, modes + 1), torch.arange(modes + 1)
-    angles = 2 * math.pi * (pos @ inverse)
-    x, y, z = (
-        torch.polar(torch.ones_like(a), a) for a in (angles[:, k, None] * n for k, n in enumerate((full, full, half)))
-    )
-    rest = (y[:, :, None] * z[:, None, :]).flatten(1)
-    density = (x.conj().T @ rest.conj()).flatten() / len(pos)
-    k = 2 * math.pi * torch.cartesian_prod(full, full, half).to(pos.dtype) @ inverse.T
-    square = k.square().sum(dim=1)
-    # Waves with opposite k are each other's conjugates: one of every two is left out, and the other counts twice.
-    weight = torch.where(torch.arange(len(k)) % len(half) > 0, 2.0, 1.0).to(pos.dtype)
+    """[n, 3] displacement of the number density smoothed over the radius that `modes` waves along a side resolve."""
     radius = radius_over_width(modes) * torch.linalg.det(cell).abs() ** (1 / 3)
-    weight = torch.where(square > 0, weight * torch.exp(-0.5 * square * radius**2) / square, 0.0)
-    amplitude = (1j * weight * density)[:, None] * k
-    inner = rest @ amplitude.view(len(full), -1, 3).transpose(0, 1).flatten(1)
-    return (x[:, :, None] * inner.view(len(pos), len(full), 3)).sum(dim=1).real
+    return smoothed_fields(pos, cell, modes, radius[None])[1][..., 0]
 
 
 class LinearVectors(VelocityRegression):
