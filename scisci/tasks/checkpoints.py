@@ -16,6 +16,7 @@ from torch import nn
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import atomic_path, write_text
 from scisci.tasks.base import Task
+from scisci.tasks.baselines import stored
 from scisci.tasks.domains import task_named
 from scisci.tasks.version import code_version
 
@@ -91,6 +92,8 @@ def load_task(path: Path | str) -> Task:
         task.load_state_dict(checkpoint["state_dict"])
         return task.eval()
     folder = path.parent if path.name in ("model.safetensors", "model.json") else path
+    if stored.is_baseline(folder):
+        return stored.load(folder)
     description = _description(folder)
     return restore(task_named(description["task"])(**description["hyperparameters"]), folder)
 

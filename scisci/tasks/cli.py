@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -24,9 +23,10 @@ from scisci.data.module import StoreDataModule
 from scisci.tasks.accounting import reset_peak_memory
 from scisci.tasks.arguments import allow_imports, dataset_named, one_sentence, take_option
 from scisci.tasks.base import Task
+from scisci.tasks.baselines import stored
 from scisci.tasks.checkpoints import read_checkpoint, restore
 from scisci.tasks.domains import task_for
-from scisci.tasks.predictions import writing_predictions
+from scisci.tasks.predictions import writing_outputs
 from scisci.tasks.run import TRAINER_DEFAULTS, Curve, accelerator, best_checkpoint, conclude, quiet
 from scisci.tasks.tables import show_errors
 
@@ -183,15 +183,10 @@ class CLI(LightningCLI):
         data: StoreDataModule = self.datamodule
         splits = data.test_splits
         for split, batches in zip(splits, outputs if len(splits) > 1 else [outputs], strict=True):
-            ids, path = data.store.split(split).indices(data.test_samples), folder / f"{split}.h5"
-            with writing_predictions(path, data.store.fingerprint, split) as writer:
+            path = folder / f"{split}.h5"
+            with writing_outputs(path, self.model, data.store, split, data.test_samples) as write:
                 for out in batches:
-                    lengths = out.pop("ptr").diff().cpu().numpy()
-                    parts: dict[str, dict[str, np.ndarray]] = {"system": {}, "point": {}}
-                    for name, values in out.items():
-                        parts[self.model.predicted[name]][name] = values.cpu().numpy()
-                    writer.append(ids[: len(lengths)], lengths, parts["system"], parts["point"])
-                    ids = ids[len(lengths) :]
+                    write(out, out["ptr"])
             print(f"wrote {path}")
 
 
@@ -211,6 +206,9 @@ def main(argv: list[str]) -> None:
     command, *rest = argv
     given, rest = take_option("--run", rest)
     run = None if given is None else Path(given)
+    if run is not None and stored.is_baseline(run):
+        stored.main(command, run, rest)
+        return
     if run is not None:
         if not (run / "config.yaml").is_file():
             raise UserError(f"{run} is not a run directory: it has no config.yaml; give one that fit or sweep made")

@@ -22,6 +22,7 @@ from scisci.symmetry.groups import group_named
 from scisci.symmetry.measure import batch_as, measure
 from scisci.symmetry.summary import Row, summary
 from scisci.tasks.base import Task
+from scisci.tasks.baselines.linear import Baseline
 from scisci.tasks.checkpoints import load_task
 from scisci.tasks.run import accelerator
 
@@ -66,13 +67,16 @@ def split_rows(
 ) -> Iterator[Row]:
     """The figures of the samples `ids` of a store, one a row."""
     precision = getattr(torch, dtype)
-    model = task.model.to(accelerator())
+    device = "cpu" if isinstance(task.model, Baseline) else accelerator()
+    model = task.model.to(device)
     # In float32 a trained model stays as it is, with its energy references in float64.
     model = model.double() if precision == torch.float64 else model
     # A potential gives the stress of crystals whether or not it was trained on it.
     quantities = {**task.compared, "stress": "stress"}
     with torch.no_grad():
-        found = measure(model, _batches(task, store, ids, precision), groups, quantities, elements, seed, _missed)
+        found = measure(
+            model, _batches(task, store, ids, precision, device), groups, quantities, elements, seed, _missed
+        )
     units = {field.name: field.unit for field in layout(store.domain)}
     for (group, quantity), errors in found.items():
         if not np.isfinite(errors.squares).all():
@@ -83,12 +87,12 @@ def split_rows(
             yield {"group": group, "quantity": quantity, "unit": unit, **row, **sample}
 
 
-def _batches(task: Task, store: Store, ids: np.ndarray, dtype: torch.dtype) -> Iterator[Any]:
+def _batches(task: Task, store: Store, ids: np.ndarray, dtype: torch.dtype, device: str) -> Iterator[Any]:
     model: Any = task.model
     elements = frozenset(model.elements) if hasattr(model, "elements") else None
-    device = next(model.parameters()).device
+    cutoff = getattr(model, "cutoff", task.cutoff)
     for start in range(0, len(ids), BATCH):
-        batch = task.seen(graph_batch(store.take(ids[start : start + BATCH]), model.cutoff, elements)).to(device)
+        batch = task.seen(graph_batch(store.take(ids[start : start + BATCH]), cutoff, elements)).to(device)
         yield batch if dtype == torch.float32 else batch_as(batch, dtype)
 
 

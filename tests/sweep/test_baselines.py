@@ -97,6 +97,6 @@ def test_what_means_nothing_is_refused(
         make_plan(Study.model_validate(study(clouds, entries, task=task)))
 
 
-def test_baselines_of_clouds_are_not_for_atoms(small_store: Path) -> None:
-    with pytest.raises(UserError, match="baseline for samples of the domain 'cloud', not 'atoms'"):
+def test_baselines_of_cosmology_are_not_for_atoms(small_store: Path) -> None:
+    with pytest.raises(UserError, match="baseline for samples of the domain 'cloud' or 'tree', not 'atoms'"):
         make_plan(Study.model_validate(study(small_store, {"constant": {"sizes": ["0"]}})))

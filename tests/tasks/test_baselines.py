@@ -23,7 +23,7 @@ from scisci.models.cloud import Cloud
 from scisci.tasks.baselines import cli
 from scisci.tasks.baselines.linear import PENALTIES, Moments, ridge
 from scisci.tasks.baselines.pairs import half_width, two_point
-from scisci.tasks.baselines.registry import BASELINES, build, sizes
+from scisci.tasks.baselines.registry import BASELINES, build
 from scisci.tasks.clouds import CloudTask
 from scisci.tasks.heaviest import heaviest
 from scisci.tasks.metrics import Accumulator, parameter_errors, velocity_errors
@@ -35,7 +35,7 @@ from .test_clouds import batch_of
 
 SIDE, CELLS = 96.0, 32
 Make = Callable[[np.random.Generator], CloudSample]
-ALL = [(target, name) for target, known in BASELINES.items() for name in known]
+OF_CLOUDS = [(target, name) for target, known in BASELINES["cloud"].items() for name in known]
 
 
 def store_of(path: Path, make: Make, train: int = 12, held: int = 6) -> Path:
@@ -281,9 +281,10 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store_of(tmp_path_factory.mktemp("simulated") / "halos.h5", lambda rng: next(jobs).run(), 14, 7)
 
 
-@pytest.mark.parametrize(("target", "name"), ALL)
+@pytest.mark.parametrize(("target", "name"), OF_CLOUDS)
 def test_every_baseline_gives_a_whole_result(simulated: Path, tmp_path: Path, target: str, name: str) -> None:
-    size, options = sizes(name, target)[0], {"overrides": {"modes": 6}} if name == "linear_theory" else {}
+    size = next(iter(BASELINES["cloud"][target][name].SIZES))
+    options = {"overrides": {"modes": 6}} if name == "linear_theory" else {}
     result = fit(simulated, tmp_path / "a", target, name, size, **options)
     assert result == RunResult.model_validate_json(result.model_dump_json())
     metrics = result.splits["test"].metrics

@@ -21,11 +21,15 @@ def parser() -> argparse.ArgumentParser:
     fit = commands.add_parser("fit", help="fit a baseline to train, choose on val, measure on test and every ood_*")
     fit.add_argument("name", help="a baseline, see 'scisci baseline list'")
     fit.add_argument("--data", required=True, metavar="NAME", help="name of a data set, or path of a store")
-    fit.add_argument("--target", default="velocities", metavar="TARGET", help="velocities (default) or parameters")
+    fit.add_argument(
+        "--target",
+        metavar="TARGET",
+        help="one of those that 'scisci baseline list' shows (default: the first of the data's domain)",
+    )
     fit.add_argument("--size", help="one of its sizes (default: the first)")
     fit.add_argument("--set", nargs=2, metavar=("OPTION", "N"), action="append", default=[], help="change an option")
     fit.add_argument("--heaviest", type=int, metavar="N", help="see the N heaviest points of every cloud only")
-    fit.add_argument("--train-samples", type=int, metavar="D", help="the first D training clouds (default: all)")
+    fit.add_argument("--train-samples", type=int, metavar="D", help="the first D training samples (default: all)")
     fit.add_argument("--splits", nargs="+", metavar="SPLIT", help="measure on these (default: test and every ood_*)")
     fit.add_argument("--seed", type=int, default=0, help="of a network's weights; others have no use for it")
     fit.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of runs (default: runs)")
@@ -46,10 +50,11 @@ def show_list() -> None:
 
     from scisci.tasks.baselines.registry import BASELINES
 
-    table = Table("target", "baseline", "sizes", "what it is")
-    for target, known in BASELINES.items():
-        for name, cls in known.items():
-            table.add_row(target, name, ", ".join(cls.SIZES), (cls.__doc__ or "").strip().splitlines()[0])
+    table = Table("for", "target", "baseline", "sizes", "what it is")
+    for domain, targets in BASELINES.items():
+        for target, known in targets.items():
+            for name, cls in known.items():
+                table.add_row(domain, target, name, ", ".join(cls.SIZES), (cls.__doc__ or "").strip().splitlines()[0])
     Console().print(table)
 
 
@@ -58,16 +63,20 @@ def run_fit(args: argparse.Namespace) -> None:
     from scisci.contracts.files import write_text
     from scisci.contracts.run import EvaluationSpec, OptimizationSpec, RunSpec
     from scisci.data.module import StoreDataModule
-    from scisci.tasks.baselines.registry import build, sizes
+    from scisci.tasks.baselines.registry import build, find
     from scisci.tasks.cli import new_run_folder
     from scisci.tasks.run import execute
     from scisci.tasks.tables import show_errors
     from scisci.tasks.version import code_version
 
     data = StoreDataModule(args.data, train_samples=args.train_samples, test_splits=args.splits)
-    task = {"target": args.target} | ({} if args.heaviest is None else {"heaviest": args.heaviest})
-    size, overrides = args.size or sizes(args.name, args.target)[0], dict(_count(*pair) for pair in args.set)
-    build(args.name, data.store.domain, task, size, overrides)
+    given = {"target": args.target, "heaviest": args.heaviest}
+    task, domain = {name: value for name, value in given.items() if value is not None}, data.store.domain
+    if args.heaviest is not None and domain != "cloud":
+        raise UserError(f"--heaviest is for clouds, but {args.data} holds samples of {domain!r}; leave it out")
+    size = args.size or next(iter(find(args.name, domain, args.target).SIZES))
+    overrides = dict(_count(*pair) for pair in args.set)
+    build(args.name, domain, task, size, overrides)
     spec = RunSpec(
         study="baseline",
         dataset=args.data,

@@ -13,30 +13,35 @@ Batches = Callable[[], Iterable[Any]]
 
 
 class Baseline(nn.Module):
-    """A predictor that `fit` determines from the training clouds and the ID validation clouds.
+    """A predictor that `fit` determines from the training samples and the ID validation samples.
 
     `forward` takes a batch to outputs by name, as a model does, so that the same code measures both.
     """
 
-    target: ClassVar[str]
     SIZES: ClassVar[dict[str, dict[str, Any]]]
+    symmetry: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("rotation", "reflection", "translation", "permutation"), "exact"
+    )
+    """group → claim; every run measures it"""
 
     def fit(self, train: Batches, val: Batches) -> None:
         """Determine all coefficients; what is chosen is chosen on `val`, never on a test split."""
         raise NotImplementedError
 
     def work(self, batch: Any) -> None:
-        """What fitting does with a batch of training clouds in one pass, for counting FLOPs before the fit."""
+        """What fitting does with a batch of training samples in one pass, for counting FLOPs before the fit."""
         raise NotImplementedError
 
     def choices(self) -> dict[str, Any]:
-        """What was chosen on validation clouds, by name."""
+        """What was chosen on validation samples, by name."""
         return {}
 
     params: int
     """fitted coefficients"""
     steps: int = 1
-    """passes over the training clouds"""
+    """passes over the training samples"""
+    fitted: bool = False
+    """whether coefficients were read back from a run"""
     uncounted_flops: float = 0.0
     """of sums that torch's counter does not see as the matrix products they are, in all batches so far"""
 
@@ -86,7 +91,7 @@ def ridge(moments: Moments, intercept: bool) -> Tensor:
 
 
 class Linear(Baseline):
-    """Least squares with a ridge penalty, and one of several sets of features, chosen on validation clouds."""
+    """Least squares with a ridge penalty, and one of several sets of features, chosen on validation samples."""
 
     intercept: ClassVar[bool] = False
     outputs: ClassVar[int] = 1
@@ -107,7 +112,7 @@ class Linear(Baseline):
         raise NotImplementedError
 
     def fit(self, train: Batches, val: Batches) -> None:
-        """Moments of both sets of clouds; then the penalty of every output, and the features, by validation error."""
+        """Moments of both sets of samples; then the penalty of every output, and the features, by validation error."""
         fitted, held = self.moments(train()), self.moments(val())
         weights = ridge(fitted, self.intercept)
         lowest, penalty = held.missed(weights).min(dim=0)

@@ -1,4 +1,4 @@
-"""Baselines for the parameters of a cloud's universe: a constant, the number of halos, the two-point function."""
+"""Baselines for the parameters of a universe: a constant, the number of halos, the two-point function."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from scisci.models.tree import virtual_nodes
 from scisci.tasks.baselines.linear import Baseline, Batches, Linear
 from scisci.tasks.baselines.pairs import clouds, half_width, two_point
 from scisci.tasks.metrics import PARAMETERS
@@ -20,9 +21,8 @@ def labels(batch: Any) -> Tensor:
 
 
 class ParameterRegression(Linear):
-    """Least squares on numbers of a cloud, of which the first is 1; a row per cloud."""
+    """Least squares on numbers of a cloud or tree, of which the first is 1; a row per sample."""
 
-    target = "parameters"
     intercept = True
     outputs = len(PARAMETERS)
 
@@ -31,7 +31,7 @@ class ParameterRegression(Linear):
         return labels(batch)
 
     def summaries(self, batch: Any) -> Tensor:
-        """[B, features - 1] numbers that describe each cloud."""
+        """[B, features - 1] numbers that describe each sample."""
         raise NotImplementedError
 
     def features(self, batch: Any) -> Tensor:
@@ -45,7 +45,7 @@ class ParameterRegression(Linear):
 
 
 class MeanParameters(ParameterRegression):
-    """The mean of the training clouds."""
+    """The mean of the training samples."""
 
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {"2": {}}
 
@@ -58,12 +58,13 @@ class MeanParameters(ParameterRegression):
 
 
 def powers_of_count(batch: Any, degree: int) -> Tensor:
-    """[B, degree] powers of the natural logarithm of the number of points, from the first on."""
-    return torch.log((batch.ptr[1:] - batch.ptr[:-1]).double())[:, None] ** torch.arange(1, degree + 1)
+    """[B, degree] powers of the natural logarithm of the number of halos, from the first on."""
+    halos = torch.bincount(batch.batch[~virtual_nodes(batch)], minlength=batch.num_graphs)
+    return torch.log(halos.double())[:, None] ** torch.arange(1, degree + 1)
 
 
 class HaloCount(ParameterRegression):
-    """A polynomial of the logarithm of the number of halos: what is known without looking at where they are."""
+    """A polynomial of the logarithm of the number of halos: what is known without looking at any of them."""
 
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {str(2 * (d + 1)): {"degree": d} for d in (1, 2, 3)}
 
@@ -102,7 +103,6 @@ class TwoPointNetwork(Baseline):
     AdamW on all training clouds at once; of all weights those with the lowest validation error count.
     """
 
-    target = "parameters"
     SIZES: ClassVar[dict[str, dict[str, Any]]] = {
         name: {"bins": 13, "count": 2, "width": width} for name, width in (("600", 16), ("5k", 64), ("70k", 256))
     }

@@ -1,8 +1,7 @@
-"""One run of a baseline from its spec to its result: fitted on the training clouds, measured as networks are."""
+"""One run of a baseline from its spec to its result: fitted on the training samples, measured as networks are."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -11,42 +10,45 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from scisci.contracts.errors import UserError
-from scisci.contracts.files import atomic_path, write_text
 from scisci.contracts.run import MetricValue, RunResult, RunSpec, SplitResult
 from scisci.data.batch import graph_batch
 from scisci.data.module import StoreDataModule
 from scisci.tasks.accounting import FLOP_SAMPLES, device_name, library_versions, peak_memory, reset_peak_memory
+from scisci.tasks.base import Task
 from scisci.tasks.baselines.linear import Baseline
-from scisci.tasks.baselines.registry import DOMAIN, build
-from scisci.tasks.clouds import CloudTask
+from scisci.tasks.baselines.registry import build
+from scisci.tasks.baselines.stored import save
+from scisci.tasks.domains import task_for
 from scisci.tasks.heaviest import check_heaviest
 from scisci.tasks.metrics import Accumulator
 
 BATCH = 8
+# Targets whose labels the store calls otherwise.
+FIELDS = {"infilling": "label"}
 CPU = torch.device("cpu")
 
 
 def execute(spec: RunSpec, folder: Path, data: StoreDataModule) -> RunResult:
     """Fit and measure the baseline that `spec` asks for; leave its coefficients and choices in `folder`.
 
-    A fit in closed form does not depend on the seed. FLOPs are those of the fit, on the first 64 training clouds as
+    A fit in closed form does not depend on the seed. FLOPs are those of the fit, on the first 64 training samples as
     for networks: matrix products, two per multiply-add, and sums over pairs as the matrix products that they are.
     Solving for the coefficients is left out.
     """
-    data.check(DOMAIN)
-    # The task knows the labels, the metrics, the symmetry errors and which points are seen; its network is not built.
-    task = CloudTask(**spec.task, symmetry_samples=spec.evaluation.symmetry_samples)
-    baseline = build(spec.architecture, DOMAIN, spec.task, spec.size, spec.overrides)
-    task.model = baseline  # type: ignore[assignment]
+    domain = data.store.domain
+    # The task knows the labels, the metrics, the symmetry errors and what is seen; its network is not built.
+    task: Task = task_for(domain)(**spec.task, symmetry_samples=spec.evaluation.symmetry_samples)
+    data.check(domain)
+    baseline = build(spec.architecture, domain, spec.task, spec.size, spec.overrides)
+    task.model = baseline
     train, val = data.train_indices(), data.store.split("val").indices(data.val_samples)
-    if absent := set(task.targets) - set(data.store.fields):
+    if absent := {FIELDS.get(name, name) for name in task.compared} - set(data.store.fields):
         raise UserError(f"{data.store.path} has no {' and no '.join(sorted(absent))}, which is to be predicted")
-    if task.hparams["heaviest"] is not None:
-        check_heaviest(data.store, train, task.hparams["heaviest"])
+    if (seen := task.hparams.get("heaviest")) is not None:
+        check_heaviest(data.store, train, seen)
     reset_peak_memory(CPU)
     with torch.no_grad():
         of = partial(batches, task, data)
@@ -58,12 +60,12 @@ def execute(spec: RunSpec, folder: Path, data: StoreDataModule) -> RunResult:
             name: SplitResult(severity=data.store.split(name).severity, metrics=measured(task, data, name))
             for name in data.test_splits
         }
-    _write(baseline, spec, folder)
+    save(baseline, spec, data, folder)
     seen = len(train) * baseline.steps
     return RunResult(
         run=spec.run,
         status="ok",
-        domain=DOMAIN,
+        domain=domain,
         params=baseline.params,
         params_body=baseline.params,
         flops_per_sample=flops,
@@ -80,21 +82,21 @@ def execute(spec: RunSpec, folder: Path, data: StoreDataModule) -> RunResult:
     )
 
 
-def flops_per_sample(baseline: Baseline, clouds: list[Any]) -> float:
-    """FLOPs of one pass of the fit over a batch, per cloud."""
+def flops_per_sample(baseline: Baseline, samples: list[Any]) -> float:
+    """FLOPs of one pass of the fit over a batch, per sample."""
     with FlopCounterMode(display=False) as counter:
-        for batch in clouds:
+        for batch in samples:
             baseline.work(batch)
-    return (counter.get_total_flops() + baseline.uncounted_flops) / sum(batch.num_graphs for batch in clouds)
+    return (counter.get_total_flops() + baseline.uncounted_flops) / sum(batch.num_graphs for batch in samples)
 
 
-def batches(task: CloudTask, data: StoreDataModule, indices: np.ndarray) -> Iterator[Any]:
-    """The clouds at `indices` of the store, as the task sees them, without edges."""
+def batches(task: Task, data: StoreDataModule, indices: np.ndarray) -> Iterator[Any]:
+    """The samples at `indices` of the store, as the task sees them; points have no edges."""
     for start in range(0, len(indices), BATCH):
         yield task.seen(graph_batch(data.store.take(indices[start : start + BATCH]), 0))
 
 
-def measured(task: CloudTask, data: StoreDataModule, split: str) -> dict[str, MetricValue]:
+def measured(task: Task, data: StoreDataModule, split: str) -> dict[str, MetricValue]:
     """Metrics and symmetry errors of `task.model` on one split."""
     indices, errors = data.store.split(split).indices(data.test_samples), Accumulator(task.errors)
     for batch in batches(task, data, indices):
@@ -103,10 +105,3 @@ def measured(task: CloudTask, data: StoreDataModule, split: str) -> dict[str, Me
     if samples := task.hparams["symmetry_samples"]:
         metrics |= task.measure_symmetry(task.seen(graph_batch(data.store.take(indices[:samples]), task.cutoff)))
     return metrics
-
-
-def _write(baseline: Any, spec: RunSpec, folder: Path) -> None:
-    with atomic_path(folder / "model.safetensors") as temporary:
-        save_model(baseline, str(temporary))
-    about = {"baseline": spec.architecture, "size": spec.size, "overrides": spec.overrides, "task": spec.task}
-    write_text(folder / "baseline.json", json.dumps(about | {"choices": baseline.choices()}, indent=1) + "\n")
