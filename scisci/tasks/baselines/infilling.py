@@ -31,7 +31,7 @@ def around(batch: Any) -> Tensor:
     place, scale = virtual.cumsum(0)[receiver] - 1, x[sender, 3]
     empty = x.new_zeros(int(virtual.sum()))
     # A merger is later than its progenitors.
-    merger = scale == empty.index_reduce(0, place, scale, "amax", include_self=False)[place]
+    merger = scale == empty.scatter_reduce(0, place, scale, "amax", include_self=False)[place]
     earlier, later = (
         empty.new_zeros(len(empty), FEATURES).index_add(0, place[which], x[sender[which]])
         for which in (~merger, merger)
