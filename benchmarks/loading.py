@@ -33,7 +33,7 @@ from matscipy.neighbours import neighbour_list
 from torch_geometric.data import Data, InMemoryDataset
 from torch_geometric.loader import DataLoader
 
-from scisci.data import module
+from scisci.data import store
 from scisci.data.library import open_dataset
 from scisci.data.module import StoreDataModule
 from scisci.data.neighbors import neighbors
@@ -277,7 +277,7 @@ def main() -> None:
     print(f"batch size {BATCH}, cutoff {CUTOFF} Å, {ROUNDS} rounds; load average {os.getloadavg()[0]:.1f}")
     collation()
     # Data sets of this size would otherwise be read once and held in memory.
-    module.KEEP_IN_MEMORY_BYTES = 0
+    store.KEEP_IN_MEMORY_BYTES = 0
     disk("molecules", molecules, (512, 2048, 8192))
     disk("crystals", crystals, (128, 512, 2048))
     print("\nloader processes, disk to batch with edges; samples per wall second; two against one")

@@ -101,6 +101,8 @@ def first_systems(batch: Batch, count: int) -> Batch:
     count = min(count, batch.num_graphs)
     if count == batch.num_graphs:
         return batch
+    if "past" in batch:
+        return assemble({name: value[: count + (name == "ptr")] for name, value in batch.to_dict().items()})
     return Batch.from_data_list([batch[i] for i in range(count)])
 
 

@@ -13,11 +13,10 @@ from scisci.contracts.errors import UserError
 from scisci.data.batch import graph_batch
 from scisci.data.library import open_dataset
 from scisci.data.parcel import Parcel
-from scisci.data.ragged import Ragged
+from scisci.data.series import SeriesDataset
 from scisci.data.statistics import Statistics, measure_statistics
 from scisci.data.store import Store
 
-KEEP_IN_MEMORY_BYTES = 2**30
 # What a store of each domain must hold to be trained on.
 NEEDED = {
     "atoms": {"energy", "forces"},
@@ -26,19 +25,12 @@ NEEDED = {
 
 
 class GraphDataset(Dataset):
-    """Whole batches of a store by index lists: `__getitems__` returns one collated batch.
-
-    Samples are held in memory when they are few enough, and read from the store otherwise.
-    """
+    """Whole batches of a store by index lists: `__getitems__` returns one collated batch."""
 
     def __init__(self, store: Store, indices: np.ndarray, cutoff: float, elements: frozenset[int] | None) -> None:
-        self._indices = indices
+        self.samples = indices
         self._cutoff, self._elements = cutoff, elements
-        self._source: Store | Ragged = store
-        bytes_per_sample = store.take(indices[:256]).nbytes / max(1, len(indices[:256]))
-        if bytes_per_sample * len(indices) <= KEEP_IN_MEMORY_BYTES:
-            self._source = store.take(indices)
-            self._indices = np.arange(len(indices))
+        self._source, self._indices = store.kept(indices)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -86,6 +78,7 @@ class StoreDataModule(L.LightningDataModule):
         self._test_splits = test_splits
         self.num_workers = num_workers
         self.cutoff = 0.0
+        self.context = self.horizon = 0
         self.elements: frozenset[int] | None = None
         self._store: Store | None = None
 
@@ -150,8 +143,12 @@ class StoreDataModule(L.LightningDataModule):
             self.store.split(name)
 
     def setup(self, stage: str) -> None:
-        """Take the cutoff, and the elements if it is a model of atoms, from the model that is to be fed."""
-        model: Any = self.trainer.lightning_module.model  # type: ignore[union-attr]
+        """Take from what is to be fed the cutoff, and the elements of a model of atoms; or context and horizon."""
+        task: Any = self.trainer.lightning_module  # type: ignore[union-attr]
+        if self.store.domain == "series":
+            self.context, self.horizon = task.context, task.horizon
+            return
+        model = task.model
         self.cutoff = model.cutoff
         self.elements = frozenset(model.elements) if hasattr(model, "elements") else None
 
@@ -160,9 +157,14 @@ class StoreDataModule(L.LightningDataModule):
         indices = self.store.split(split).indices(samples)
         return self._loader(indices, batch_size or self.eval_batch_size, shuffle=False)
 
+    def _dataset(self, indices: np.ndarray, training: bool) -> GraphDataset | SeriesDataset:
+        if self.store.domain == "series":
+            return SeriesDataset(self.store, indices, self.context, self.horizon, rolling=not training)
+        return GraphDataset(self.store, indices, self.cutoff, self.elements)
+
     def _loader(self, indices: np.ndarray, batch_size: int, shuffle: bool) -> DataLoader:
         return DataLoader(
-            GraphDataset(self.store, indices, self.cutoff, self.elements),
+            self._dataset(indices, training=shuffle),
             batch_size=batch_size,
             shuffle=shuffle,
             # A subset smaller than a batch is one batch; otherwise every step sees batch_size systems.

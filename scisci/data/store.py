@@ -31,6 +31,7 @@ SCHEMA_VERSION = 1
 VERIFY_ON_OPEN_BYTES = 64 * 2**20
 ROWS_AT_ONCE = 2**20
 BYTES_AT_ONCE = 2**20
+KEEP_IN_MEMORY_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,27 @@ class Store:
         with self._readable():
             parts = [self._shard(number).take(indices[at] - self._starts[number]) for number, at in found.items()]
         return parts[0] if len(parts) == 1 else _concatenate(parts).take(np.argsort(np.concatenate([*found.values()])))
+
+    def lengths(self, indices: np.ndarray) -> np.ndarray:
+        """[n] rows of the samples at `indices`, without reading any of them."""
+        shard = np.searchsorted(self._starts, indices, side="right") - 1
+        found = np.zeros(len(indices), dtype=np.int64)
+        with self._readable():
+            for number in np.unique(shard).tolist():
+                at = np.flatnonzero(shard == number)
+                offsets, local = self._shard(number).offsets, indices[at] - self._starts[number]
+                found[at] = offsets.take(local + 1) - offsets.take(local)
+        return found
+
+    def kept(self, indices: np.ndarray) -> tuple[Store | Ragged, np.ndarray]:
+        """Where to take the samples at `indices` from time and again, and their places in it.
+
+        That is memory when they are few enough, and the store otherwise.
+        """
+        bytes_per_sample = self.take(indices[:256]).nbytes / max(1, len(indices[:256]))
+        if bytes_per_sample * len(indices) <= KEEP_IN_MEMORY_BYTES:
+            return self.take(indices), np.arange(len(indices))
+        return self, indices
 
     def verify(self) -> None:
         """Compare the content with the fingerprint; `UserError` if they differ."""

@@ -15,7 +15,7 @@ import numpy as np
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import creating
 from scisci.data.numbering import Numbering
-from scisci.data.samples import Field, Sample, layout, problem, size
+from scisci.data.samples import Field, Sample, SeriesSample, layout, problem, size
 from scisci.data.store import SCHEMA_VERSION, fingerprint
 
 # Samples are written out once so many are waiting, or so many of their atoms or points.
@@ -63,8 +63,13 @@ class StoreWriter:
             raise UserError(f"{self.path} exists already; remove it first or choose another name")
 
     def append(self, sample: Sample, group: str, **metadata: Any) -> int:
-        """Add one sample; returns its index. `metadata` columns are numbers or short strings."""
+        """Add one sample; returns its index. `metadata` columns are numbers or short strings.
+
+        Of a series, the frequency becomes the metadata column `freq`.
+        """
         index = len(self)
+        if isinstance(sample, SeriesSample):
+            metadata = {"freq": sample.freq, **metadata}
         if not self._checked and (wrong := problem(sample)):
             raise UserError(f"sample {index} cannot be stored: {wrong}; correct or leave out that frame")
         present = [f for f in self.layout if getattr(sample, f.name) is not None]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch
 
-from scisci.data import module, parcel
+from scisci.data import parcel, store
 from scisci.data.module import StoreDataModule
 from scisci.data.parcel import Parcel
 from scisci.data.samples import AtomsSample
@@ -60,7 +60,7 @@ def loader(path: Path, workers: int, cutoff: float) -> torch.utils.data.DataLoad
 def test_workers_deliver_what_the_process_itself_would_load(
     crystals: Path, cutoff: float, in_memory: bool, piped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "KEEP_IN_MEMORY_BYTES", 2**30 if in_memory else 0)
+    monkeypatch.setattr(store, "KEEP_IN_MEMORY_BYTES", 2**30 if in_memory else 0)
     monkeypatch.setattr(parcel, "PIPED_BYTES", 2**19 if piped else 0)
     loaded = []
     for workers in (0, 2):
