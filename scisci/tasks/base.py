@@ -21,6 +21,7 @@ from scisci.data.store import Store
 from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
 from scisci.symmetry.actions import rotate
+from scisci.symmetry.groups import group_named
 from scisci.symmetry.measure import as_dtype, symmetry_errors
 from scisci.tasks.baselines import registry as baselines
 from scisci.tasks.metrics import Accumulator, Shares
@@ -49,7 +50,7 @@ class Task(L.LightningModule):
     predicted: Mapping[str, str]
     """Outputs that `predict` writes, where the model gives them → "system" or "point"."""
     groups: ClassVar[tuple[str, ...]] = ("rotation", "reflection", "translation", "permutation")
-    """Symmetry groups under which the model is measured after training."""
+    """Symmetry groups under which the model is measured after training, those that can act on the data."""
 
     model: nn.Module
     statistics: Any
@@ -214,9 +215,10 @@ class Task(L.LightningModule):
     def measure_symmetry(self, batch: Any) -> dict[str, MetricValue]:
         """Symmetry errors on the first `symmetry_samples` systems of a batch, in the model's precision and float64."""
         few = first_systems(batch, self.hparams["symmetry_samples"])
+        groups = [name for name in self.groups if group_named(name).obstacle(few) is None]
         exact_model, exact = as_dtype(self.model, few, torch.float64)
-        in_float64 = symmetry_errors(exact_model, [exact], groups=self.groups, quantities=self.compared)
-        here = symmetry_errors(self.model, [few], groups=self.groups, quantities=self.compared)
+        in_float64 = symmetry_errors(exact_model, [exact], groups=groups, quantities=self.compared)
+        here = symmetry_errors(self.model, [few], groups=groups, quantities=self.compared)
         return here | {f"{name}_float64": value for name, value in in_float64.items()}
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:

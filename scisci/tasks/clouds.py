@@ -50,7 +50,7 @@ class CloudTask(Task):
     domain = "cloud"
     statistics_type = PointStatistics
     # A translation of all space leaves a periodic cloud's edges as they are; one in the box does not.
-    groups = ("rotation", "reflection", "torus", "permutation")
+    groups = ("rotation", "reflection", "torus", "cubic", "permutation")
 
     model: Cloud
 
