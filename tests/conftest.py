@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from scisci.data.batch import graph_batch
 from scisci.data.library import open_dataset
-from scisci.data.samples import AtomsSample, ParticlesSample
+from scisci.data.samples import AtomsSample, ParticlesSample, SeriesSample
 from scisci.data.store import Store
 from scisci.data.writer import StoreWriter
 from scisci.generate.charged_nbody import Population, initial_states, simulate
@@ -88,4 +88,32 @@ def particle_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             members = np.arange(start, start + population.systems)
             writer.split(name, members, population.shift, population.severity, disjoint=name != "train")
             start += population.systems
+    return path
+
+
+def made_up_series(rng: np.random.Generator, channels: int, times: int, freq: str, period: float) -> SeriesSample:
+    """Channels of a sine each, with autoregressive noise and a few missing values, at scales far apart."""
+    noise = rng.normal(size=(channels, times))
+    for t in range(1, times):
+        noise[:, t] += 0.6 * noise[:, t - 1]
+    phase, scale = rng.uniform(0, 2 * np.pi, (channels, 1)), 10 ** rng.uniform(-2, 2, (channels, 1))
+    target = scale * (5 + np.sin(2 * np.pi * np.arange(times) / period + phase) + 0.1 * noise)
+    target[rng.random(target.shape) < 0.03] = np.nan
+    return SeriesSample(target, int(rng.integers(10**9)), freq)
+
+
+@pytest.fixture(scope="session")
+def series_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of a store of series of one and two channels, with the splits train, val, test and ood_daily."""
+    path, start, rng = tmp_path_factory.mktemp("series") / "small.h5", 0, np.random.default_rng(0)
+    counts = {"train": 32, "val": 6, "test": 8, "ood_daily": 5}
+    with StoreWriter(path, "series") as writer:
+        for name, count in counts.items():
+            for k in range(count):
+                freq, period = ("D", 7.0) if name == "ood_daily" else ("h", 24.0)
+                sample = made_up_series(rng, 1 + k % 2, int(rng.integers(120, 260)), freq, period)
+                writer.append(sample, f"{name} {k}", source="made up")
+            shift = "frequency: daily" if name == "ood_daily" else "none"
+            writer.split(name, np.arange(start, start + count), shift, disjoint=name != "train")
+            start += count
     return path

@@ -104,6 +104,47 @@ METRICS: dict[str, Metric] = {
             )
         ),
         *(
+            Metric(f"series_{name}", label, unit, "lower", zero, description)
+            for name, label, unit, zero, description in (
+                (
+                    *("nll", "NLL, normalised", "nat", False),
+                    "mean over steps of -log of the density of the forecast at the observed value, in units of each"
+                    " channel's standard deviation over the context",
+                ),
+                (
+                    *("nll_raw", "NLL, raw units", "nat", False),
+                    "mean over steps of -log of the density of the forecast at the observed value; in units a times larger"
+                    " it is lower by log(a), so without an offset no exponent of it means anything",
+                ),
+                (
+                    *("wql", "weighted quantile loss", "", True),
+                    "mean over the nine deciles q of twice the pinball loss, summed over steps, over the sum of |y|:"
+                    " GluonTS's mean_weighted_sum_quantile_loss, an estimate of the CRPS",
+                ),
+                (
+                    *("mase", "MASE", "", True),
+                    "mean over steps of |median - y| over the mean absolute difference of values a season apart in the"
+                    " context",
+                ),
+                (
+                    *("smape", "sMAPE", "", True),
+                    "mean over steps of 2 |median - y| / (|median| + |y|)",
+                ),
+                (
+                    *("mse", "MSE, normalised", "", True),
+                    "mean over steps of (mean - y)^2, in units of each channel's variance over the context",
+                ),
+                *(
+                    (
+                        *(f"{name}_relative", f"{label} to seasonal naive", "", True),
+                        f"geometric mean over series of the {label} relative to that of a seasonal naive forecast, from"
+                        " 1/100 to 100",
+                    )
+                    for name, label in (("wql", "quantile loss"), ("mase", "MASE"))
+                ),
+            )
+        ),
+        *(
             _symmetry(group, quantity, precision)
             for group in SYMMETRY_GROUPS
             for quantity in SYMMETRY_QUANTITIES

@@ -145,11 +145,8 @@ class StoreDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Take from what is to be fed the cutoff, and the elements of a model of atoms; or context and horizon."""
         task: Any = self.trainer.lightning_module  # type: ignore[union-attr]
-        if self.store.domain == "series":
-            self.context, self.horizon = task.context, task.horizon
-            return
         model = task.model
-        self.cutoff = model.cutoff
+        self.cutoff, self.context, self.horizon = getattr(model, "cutoff", 0.0), task.context, task.horizon
         self.elements = frozenset(model.elements) if hasattr(model, "elements") else None
 
     def loader(self, split: str, samples: int | None = None, batch_size: int | None = None) -> DataLoader:

@@ -17,7 +17,10 @@ ENTRY_POINTS = "scisci.models"
 SHIPPED = (
     *("nequip", "mpnn", "transformer", "schnet", "painn", "egnn", "esen", "mace", "ponita", "equiformer"),
     *("deepsets", "pointnet", "gin"),
+    *("dlinear",),
 )
+# Arguments of architectures that data and task decide.
+GIVEN = {"self", "inputs", "average_neighbors", "vector_output", "context", "horizon"}
 # What a backbone of edge vectors is for, unless it declares other `domains`.
 GEOMETRIC = ("atoms", "particles", "cloud")
 T = TypeVar("T", bound=type[nn.Module])
@@ -102,7 +105,7 @@ def options(name: str, size: str, overrides: dict[str, Any] | None = None) -> di
     if size not in cls.SIZES:
         raise unknown_name(f"size of {name}", size, cls.SIZES)
     parameters = inspect.signature(cls.__init__).parameters
-    known = set(parameters) - {"self", "inputs", "average_neighbors", "vector_output"}
+    known = set(parameters) - GIVEN
     for key, value in (overrides or {}).items():
         if key not in known:
             raise unknown_name(f"option of {name}", key, known)
@@ -133,12 +136,23 @@ def build(name: str, inputs: Inputs, average_neighbors: float, vector_output: bo
     """
     if "vector_output" in inspect.signature(get(name).__init__).parameters:
         kwargs["vector_output"] = vector_output
+    return _construct(name, kwargs, inputs=inputs, average_neighbors=average_neighbors)
+
+
+def build_forecaster(name: str, context: int, horizon: int, **kwargs: Any) -> nn.Module:
+    """Construct a model of time series, which sees `context` steps and forecasts `horizon`; otherwise like `build`."""
+    return _construct(name, kwargs, context=context, horizon=horizon)
+
+
+def _construct(name: str, chosen: dict[str, Any], **given: Any) -> nn.Module:
     try:
-        return get(name)(inputs=inputs, average_neighbors=average_neighbors, **kwargs)
+        made: nn.Module = get(name)(**given, **chosen)
     except (TypeError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
-        raise UserError(f"{name} cannot be built with {kwargs}: {error}") from error
+        raise UserError(f"{name} cannot be built with {chosen}: {error}") from error
+    return made
 
 
-def default(name: str, option: str) -> Any:
-    """The default value of an architecture's option."""
-    return inspect.signature(get(name).__init__).parameters[option].default
+def default(name: str, option: str, otherwise: Any = None) -> Any:
+    """The default value of an architecture's option, or `otherwise` if it has no such option."""
+    parameters = inspect.signature(get(name).__init__).parameters
+    return parameters[option].default if option in parameters else otherwise

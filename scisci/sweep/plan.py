@@ -172,9 +172,9 @@ def _build(study: Study, label: str, inputs: Inputs, task: type[Any]) -> None:
     else:
         if ":" not in name and name not in registry.architectures():
             raise unknown_name("architecture", name, [*registry.architectures(), *baselines.names()])
-        task(name, entry.sizes[0], entry.overrides, symmetry_treatment=entry.treatment, **study.task)
+        made = task(name, entry.sizes[0], entry.overrides, symmetry_treatment=entry.treatment, **study.task)
         for size in entry.sizes:
-            registry.build(name, inputs, 1.0, **registry.options(name, size, entry.overrides))
+            made.backbone(inputs, 1.0, registry.options(name, size, entry.overrides))
         if entry.learning_rate is None:
             raise UserError(f"the entry {label!r} lacks the learning_rate that {name} is trained with; add it")
     if entry.overrides and label in (*registry.architectures(), *baselines.names()):

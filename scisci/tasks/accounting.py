@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from scisci.data.batch import graph_batch
 from scisci.data.store import Store
 from scisci.tasks.base import Task
 
@@ -37,7 +36,7 @@ def training_flops(task: Task, store: Store) -> float:
     task.cpu().model.train()
     with FlopCounterMode(display=False) as counter:
         for start in range(0, len(indices), FLOP_BATCH):
-            batch = task.seen(graph_batch(store.take(indices[start : start + FLOP_BATCH]), task.cutoff))
+            batch = task.collate(store, indices[start : start + FLOP_BATCH])
             task.loss(task.model(batch), batch).backward()
     task.zero_grad(set_to_none=True)
     return counter.get_total_flops() / len(indices)

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from scisci.contracts.errors import UserError, unknown_name
 from scisci.contracts.run import MetricValue, OptimizationSpec
-from scisci.data.batch import first_systems
+from scisci.data.batch import first_systems, graph_batch
 from scisci.data.module import StoreDataModule
-from scisci.data.statistics import PointStatistics, Statistics
 from scisci.data.store import Store
 from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
@@ -41,7 +40,7 @@ class Task(L.LightningModule):
     """What `model.json` and checkpoints call the task."""
     domain: ClassVar[str]
     """Of which domain its samples are."""
-    statistics_type: ClassVar[type[Statistics] | type[PointStatistics]]
+    statistics_type: ClassVar[type[Any]]
     """What the model must know of the training subset."""
     headline: str
     """The metric that the progress bar shows."""
@@ -68,6 +67,18 @@ class Task(L.LightningModule):
         """Make the model for data with these statistics; initialised from torch's current random state."""
         raise NotImplementedError
 
+    def backbone(self, inputs: Inputs, average_neighbors: float, options: dict[str, Any]) -> nn.Module:
+        """The architecture with these options, untrained."""
+        return registry.build(self.hparams["architecture"], inputs, average_neighbors, **options)
+
+    def collate(self, store: Store, indices: np.ndarray, edges: bool = True) -> Any:
+        """The samples at `indices` of a store in one batch, with edges or without, as models are given them."""
+        return self.seen(graph_batch(store.take(indices), self.cutoff if edges else 0))
+
+    def rows(self, store: Store, indices: np.ndarray) -> np.ndarray:
+        """Of which sample each row of evaluation is, for the samples at `indices` of a store: themselves, one each."""
+        return indices
+
     def loss(self, outputs: dict[str, Tensor], batch: Any) -> Tensor:
         """The training loss of one batch."""
         raise NotImplementedError
@@ -88,7 +99,8 @@ class Task(L.LightningModule):
             )
         registry.require(architecture, self.domain)
         self.options = registry.options(architecture, self.hparams["size"], self.overrides())
-        self.cutoff = float(self.options.get("cutoff", registry.default(architecture, "cutoff")))
+        self.cutoff = float(self.options.get("cutoff", registry.default(architecture, "cutoff", 0.0)))
+        self.context = self.horizon = 0
         self.statistics = None
         self.fingerprint = ""
         self.samples_seen = 0
@@ -216,6 +228,8 @@ class Task(L.LightningModule):
         """Symmetry errors on the first `symmetry_samples` systems of a batch, in the model's precision and float64."""
         few = first_systems(batch, self.hparams["symmetry_samples"])
         groups = [name for name in self.groups if group_named(name).obstacle(few) is None]
+        if not groups:
+            return {}
         exact_model, exact = as_dtype(self.model, few, torch.float64)
         in_float64 = symmetry_errors(exact_model, [exact], groups=groups, quantities=self.compared)
         here = symmetry_errors(self.model, [few], groups=groups, quantities=self.compared)

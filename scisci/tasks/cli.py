@@ -192,9 +192,9 @@ class CLI(LightningCLI):
 
 def show(task: Task) -> None:
     """Print the test results; of the symmetry errors, the one of rotations that shows most."""
-    shown = f"symmetry_rotation_{list(task.compared)[-1]}"
+    shown = [f"symmetry_rotation_{quantity}" for quantity in list(task.compared)[-1:]]
     names = next(iter(task.test_results.values()))
-    show_errors(task.test_results, [name for name in names if not name.startswith("symmetry") or name == shown])
+    show_errors(task.test_results, [name for name in names if not name.startswith("symmetry") or name in shown])
 
 
 def main(argv: list[str]) -> None:

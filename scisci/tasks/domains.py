@@ -9,9 +9,10 @@ from scisci.tasks.atomistic import AtomisticTask
 from scisci.tasks.base import Task
 from scisci.tasks.clouds import CloudTask
 from scisci.tasks.particles import ParticleTask
+from scisci.tasks.series import SeriesTask
 from scisci.tasks.trees import TreeTask
 
-TASKS: tuple[type[Task], ...] = (AtomisticTask, ParticleTask, CloudTask, TreeTask)
+TASKS: tuple[type[Task], ...] = (AtomisticTask, ParticleTask, CloudTask, TreeTask, SeriesTask)
 
 
 def task_for(domain: str) -> type[Any]:

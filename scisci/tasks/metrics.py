@@ -14,6 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from scisci.contracts.run import MetricValue
 
 MILLI = 1000.0
+MOST_RELATIVE = 100.0
 PARAMETERS = ("omega_m", "sigma_8")
 
 
@@ -24,8 +25,15 @@ class Shares(NamedTuple):
     labels: Tensor
 
 
+class Relative(NamedTuple):
+    """Sums of errors [B] of a model and of a reference, for the mean of their ratio over groups."""
+
+    missed: Tensor
+    reference: Tensor
+
+
 # Outputs and batch → per-sample (numerator, weight) of each metric, or what its shares of the variance come from.
-SampleErrors = Callable[[dict[str, Tensor], Any], Mapping[str, tuple[Tensor, Tensor] | Shares]]
+SampleErrors = Callable[[dict[str, Tensor], Any], Mapping[str, tuple[Tensor, Tensor] | Shares | Relative]]
 
 
 def ratio_estimate(numerators: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> MetricValue:
@@ -48,6 +56,33 @@ def ratio_estimate(numerators: np.ndarray, weights: np.ndarray, groups: np.ndarr
 
     by_group = np.bincount(np.unique(groups, return_inverse=True)[1], weights=residuals)
     return MetricValue(value=float(ratios.mean()), se=error(residuals), se_groups=error(by_group), n=n)
+
+
+def geometric_mean(missed: np.ndarray, reference: np.ndarray, groups: np.ndarray) -> MetricValue | None:
+    """The geometric mean over groups of the ratio of a group's errors to those of a reference, which are sums [n].
+
+    Ratios are held to 1/100 to 100, as in fev-bench (Shchur et al., 2025), so that a group that either can do without
+    any error does not decide. A group without any error of both says nothing, and if none is left there is no mean.
+    The standard errors are linearised ones of the mean of logarithms, as in `ratio_estimate`.
+    """
+    _, of = np.unique(groups, return_inverse=True)
+    totals = [np.bincount(of, weights=sums) for sums in (missed, reference)]
+    told = (totals[0] > 0) | (totals[1] > 0)
+    if not told.any():
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = totals[0] / totals[1]
+        parts = missed / totals[0][of] - reference / totals[1][of]
+    inside = told & (ratios > 1 / MOST_RELATIVE) & (ratios < MOST_RELATIVE)
+    logs = np.log(np.clip(ratios[told], 1 / MOST_RELATIVE, MOST_RELATIVE))
+    value, count, n = float(np.exp(logs.mean())), len(logs), len(missed)
+    parts = np.where(inside[of], parts, 0) / count
+    return MetricValue(
+        value=value,
+        se=value * float(np.sqrt(n / (n - 1) * np.square(parts).sum())) if n > 1 else None,
+        se_groups=value * float(logs.std(ddof=1) / np.sqrt(count)) if count > 1 else None,
+        n=n,
+    )
 
 
 def _per_system(values: Tensor, batch: Any) -> Tensor:
@@ -144,14 +179,13 @@ class Accumulator:
     def __init__(self, errors: SampleErrors) -> None:
         self._errors = errors
         self._parts: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        self._shares: set[str] = set()
+        self._kinds: dict[str, type] = {}
         self._groups: list[Tensor] = []
 
     def update(self, outputs: dict[str, Tensor], batch: Any) -> None:
         """Add a batch."""
         for name, parts in self._errors(outputs, batch).items():
-            if isinstance(parts, Shares):
-                self._shares.add(name)
+            self._kinds[name] = type(parts)
             self._parts[name].append((parts[0].detach().cpu(), parts[1].cpu()))
         self._groups.append(batch.group.cpu())
 
@@ -161,7 +195,11 @@ class Accumulator:
         estimates = {}
         for name, parts in self._parts.items():
             numerators, weights = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-            if name in self._shares:
+            if self._kinds[name] is Relative:
+                if (found := geometric_mean(numerators, weights, groups)) is not None:
+                    estimates[name] = found
+                continue
+            if self._kinds[name] is Shares:
                 weights = np.square(weights - weights.mean())
                 numerators = weights - numerators if name.endswith("_r2") else numerators
             # Where there is nothing to take a mean over, the split has no such metric.

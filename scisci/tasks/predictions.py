@@ -76,7 +76,7 @@ def writing_outputs(
     Where the task shows its model the heaviest points alone, the file says how many in its attribute `heaviest`, and
     has a row for each of these.
     """
-    ids, heaviest = store.split(split).indices(samples), task.hparams.get("heaviest")
+    ids, heaviest = task.rows(store, store.split(split).indices(samples)), task.hparams.get("heaviest")
     seen = {} if heaviest is None else {"heaviest": str(heaviest)}
     written = 0
     with writing_predictions(path, store.fingerprint, split, **seen) as writer:

@@ -1,0 +1,156 @@
+"""The LightningModule for time series: what comes next, as a distribution or as points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import huber_loss
+
+from scisci.contracts.errors import UserError
+from scisci.data.module import StoreDataModule
+from scisci.data.series import SeriesDataset, series_batch
+from scisci.data.store import Store
+from scisci.models import registry
+from scisci.models.blocks.graph import Inputs
+from scisci.models.blocks.instance_norm import instance
+from scisci.models.blocks.mixture import StudentMixture
+from scisci.tasks.base import Task
+from scisci.tasks.metrics import Accumulator
+from scisci.tasks.series_metrics import LEVELS, likelihood_errors, series_errors
+
+HUBER_DELTA = 2.0
+
+
+@dataclass(frozen=True)
+class SeriesStatistics:
+    """What is known of the training subset: the greatest number of channels. Models need nothing else."""
+
+    channels: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON and checkpoints."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SeriesStatistics:
+        """Undo `as_dict`."""
+        return cls(**values)
+
+
+class SeriesTask(Task):
+    """Train a model to forecast time series.
+
+    The loss is the mean over scored steps of the negative log-likelihood, or for models that forecast points of
+    Huber's loss (delta 2), of values in units of each channel's mean and standard deviation over the context; plus
+    what else the model wants kept small. AdamW; the learning rate rises over the warm-up and falls to zero at the last
+    step.
+
+    Args:
+        architecture: name of an architecture for series; `scisci models list` shows them.
+        size: one of the architecture's sizes.
+        overrides: options of the architecture that differ from the size's preset.
+        context: steps of the past that the model is given.
+        horizon: steps that it forecasts.
+        symmetry_treatment: only "none".
+        learning_rate: highest learning rate of AdamW.
+        schedule: how the rate changes after the warm-up; "cosine" and "linear" end at zero.
+        warmup: share of the steps over which the rate rises.
+        weight_decay: decoupled weight decay.
+        symmetry_samples: samples per split on which symmetry errors are measured; 0 for none.
+    """
+
+    name = "series"
+    domain = "series"
+    statistics_type = SeriesStatistics
+    errors = staticmethod(series_errors)
+    headline = "series_mse"
+    compared: Mapping[str, str] = {}
+    predicted: Mapping[str, str] = {"mean": "point", "quantiles": "point", "start": "system"}
+    groups = ()
+
+    def __init__(
+        self,
+        architecture: str = "dlinear",
+        size: str = "linear",
+        overrides: dict[str, Any] | None = None,
+        context: int = 512,
+        horizon: int = 96,
+        symmetry_treatment: Literal["none"] = "none",
+        learning_rate: float = 0.001,
+        schedule: Literal["cosine", "linear", "constant"] = "cosine",
+        warmup: float = 0.1,
+        weight_decay: float = 0.0,
+        symmetry_samples: int = 16,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        for name, steps in (("context", context), ("horizon", horizon)):
+            if steps < 1:
+                raise UserError(f"{name} is {steps}, but must be at least 1")
+        self.begin()
+        self.context, self.horizon = context, horizon
+        self._validation = Accumulator(likelihood_errors)
+
+    @classmethod
+    def inputs(cls, store: Store) -> Inputs:
+        """Nothing but the series."""
+        return Inputs(positions=False)
+
+    def measure(self, data: StoreDataModule) -> SeriesStatistics:
+        """How many channels there are; `UserError` where a split has series too short for the horizon."""
+        data.require(self.domain)
+        return SeriesStatistics(int(data.store.sample_column("channels")[data.train_indices()].max()))
+
+    def backbone(self, inputs: Inputs, average_neighbors: float, options: dict[str, Any]) -> nn.Module:
+        """The architecture for this context and horizon."""
+        return registry.build_forecaster(self.hparams["architecture"], self.context, self.horizon, **options)
+
+    def build(self, statistics: SeriesStatistics) -> None:
+        """Make the model; initialised from torch's current random state."""
+        self.statistics = statistics
+        self.model = self.backbone(Inputs(positions=False), 0.0, self.options)
+
+    def collate(self, store: Store, indices: np.ndarray, edges: bool = True) -> Any:
+        """The last window of each of the series at `indices`."""
+        return series_batch(store.take(indices), store.metadata("freq")[indices], self.context, self.horizon)
+
+    def rows(self, store: Store, indices: np.ndarray) -> np.ndarray:
+        """Of which series each window of evaluation is."""
+        return SeriesDataset(store, indices, self.context, self.horizon, rolling=True).samples
+
+    def loss(self, outputs: dict[str, Tensor], batch: Any) -> Tensor:
+        """The training loss of one batch; a model that does not say what is to be scored forecasts the future."""
+        values = outputs.get("values", batch.future)
+        weights = outputs.get("weights", batch.future_observed).to(values.dtype)
+        units = instance(batch.past, batch.past_observed)
+        if "point" in outputs:
+            missed = huber_loss(
+                units.normalise(outputs["point"]), units.normalise(values), reduction="none", delta=HUBER_DELTA
+            )
+        else:
+            missed = -StudentMixture.of(outputs).log_prob(values) - units.scale.log()
+        return (missed * weights).sum() / weights.sum().clamp(min=1) + outputs.get("penalty", 0.0)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log validation metrics; quantiles, which take longer than the model, are left to tests."""
+        super().on_validation_epoch_end()
+        self._validation = Accumulator(likelihood_errors)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Mean and deciles, step by step and channel by channel, and at which step of its series a forecast begins."""
+        outputs, horizon = self.model(batch), batch.future.shape[-1]
+        if "point" in outputs:
+            mean = outputs["point"]
+            quantiles = mean[..., None].expand(*mean.shape, len(LEVELS))
+        else:
+            mixture = StudentMixture.of(outputs)
+            mean, quantiles = mixture.mean(), mixture.quantile(LEVELS)
+        real = torch.arange(mean.shape[1], device=mean.device) < batch.channels[:, None]
+        ptr = torch.cat([batch.ptr[:1], (batch.channels * horizon).cumsum(0)])
+        rows = {"mean": mean[real].flatten(), "quantiles": quantiles[real].flatten(0, 1)}
+        return rows | {"start": batch.start, "ptr": ptr}

@@ -1,0 +1,111 @@
+"""Errors of forecasts, by the definitions of GluonTS's evaluator, and those of a seasonal naive forecast.
+
+Steps without an observation, and channels that had none in their context, do not count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from scisci.models.blocks.instance_norm import instance
+from scisci.models.blocks.mixture import StudentMixture
+from scisci.tasks.metrics import Relative
+
+LEVELS = tuple(k / 10 for k in range(1, 10))
+Errors = dict[str, tuple[Tensor, Tensor] | Relative]
+
+
+def seasonal_naive(batch: Any) -> Float[Tensor, "batch channels horizon"]:
+    """The last observed value at the same place in the season.
+
+    Where the context has none there, the last observed value of the channel; 0 where there is none at all.
+    """
+    past, observed, horizon = batch.past, batch.past_observed, batch.future.shape[-1]
+    time = torch.arange(past.shape[-1], device=past.device)
+    latest = torch.where(observed, time, -1)
+    phases = int(batch.season.max())
+    of_time = ((time - len(time)) % batch.season[:, None])[:, None].expand_as(latest)
+    of_step = (torch.arange(horizon, device=past.device) % batch.season[:, None])[:, None]
+    none = latest.new_full((*past.shape[:-1], phases), -1)
+    by_phase = none.scatter_reduce(2, of_time, latest, "amax")
+    found = by_phase.gather(2, of_step.expand(*past.shape[:-1], horizon))
+    found = torch.where(found < 0, latest.amax(dim=2, keepdim=True), found)
+    return torch.where(found < 0, 0, past.gather(2, found.clamp(min=0)))
+
+
+def seasonal_error(batch: Any) -> Float[Tensor, "batch channels 1"]:
+    """Mean absolute difference of observed values a season apart, or a step where none are; NaN without any."""
+    past = torch.where(batch.past_observed, batch.past.double(), torch.nan)
+    found = (past[..., 1:] - past[..., :-1]).abs().nanmean(dim=-1, keepdim=True)
+    for season in batch.season.unique().tolist():
+        of = batch.season == season
+        apart = (past[of, :, season:] - past[of, :, :-season]).abs().nanmean(dim=-1, keepdim=True)
+        found[of] = torch.where(apart.isnan(), found[of], apart)
+    return found
+
+
+def quantile_loss(quantiles: Float[Tensor, "*steps levels"], values: Float[Tensor, "*steps"]) -> Tensor:
+    """[...] mean over the levels of twice the pinball loss: an estimate of the continuous ranked probability score."""
+    levels = torch.tensor(LEVELS, dtype=values.dtype, device=values.device)
+    over = (quantiles >= values[..., None]).to(values.dtype)
+    return 2 * ((values[..., None] - quantiles) * (over - levels)).abs().mean(dim=-1)
+
+
+def scored(batch: Any) -> Bool[Tensor, "batch channels horizon"]:
+    """Which steps count."""
+    seen: Tensor = batch.future_observed & batch.past_observed.any(dim=-1, keepdim=True)
+    return seen
+
+
+def likelihood_errors(outputs: dict[str, Tensor], batch: Any) -> Errors:
+    """Per-sample (numerator, weight) of what needs no quantiles: `series_mse`, and of a mixture its `series_nll`.
+
+    The first and the second are in units of each channel's instance; `series_nll_raw` is in those of the data.
+    """
+    values, seen, scale = batch.future.double(), scored(batch), instance(batch.past, batch.past_observed).scale.double()
+    if "point" in outputs:
+        return {"series_mse": _mean(((outputs["point"].double() - values) / scale).square(), seen)}
+    mixture = StudentMixture.of({name: part.double() for name, part in outputs.items()})
+    raw = -mixture.log_prob(values)
+    return {
+        "series_mse": _mean(((mixture.mean() - values) / scale).square(), seen),
+        "series_nll": _mean(raw - scale.log(), seen),
+        "series_nll_raw": _mean(raw, seen),
+    }
+
+
+def series_errors(outputs: dict[str, Tensor], batch: Any) -> Errors:
+    """Per-sample parts of all metrics: those of `likelihood_errors`, and of the deciles and the median.
+
+    A point stands for all quantiles.
+    """
+    values, seen = batch.future.double(), scored(batch)
+    if "point" in outputs:
+        quantiles = outputs["point"].double()[..., None].expand(*values.shape, len(LEVELS))
+    else:
+        mixture = StudentMixture.of({name: part.double() for name, part in outputs.items()})
+        quantiles = mixture.quantile(LEVELS)
+    loss, naive = quantile_loss(quantiles, values), (seasonal_naive(batch).double() - values).abs()
+    median = quantiles[..., LEVELS.index(0.5)]
+    missed, scale = (median - values).abs(), seasonal_error(batch).expand_as(values)
+    size = median.abs() + values.abs()
+    scaled = seen & (scale > 0)
+    return likelihood_errors(outputs, batch) | {
+        "series_wql": (_sum(loss, seen), _sum(values.abs(), seen)),
+        "series_mase": _mean(missed / scale, scaled),
+        "series_smape": _mean(2 * missed / size, seen & (size > 0)),
+        "series_wql_relative": Relative(_sum(loss, seen), _sum(naive, seen)),
+        "series_mase_relative": Relative(_sum(missed / scale, scaled), _sum(naive / scale, scaled)),
+    }
+
+
+def _sum(values: Tensor, where: Tensor) -> Tensor:
+    return torch.where(where, values, 0).sum(dim=(1, 2))
+
+
+def _mean(values: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+    return _sum(values, where), where.sum(dim=(1, 2)).double()
