@@ -103,46 +103,61 @@ METRICS: dict[str, Metric] = {
                 ("f1", "F1", "2 hits over the sum of the virtual nodes predicted and those known to have label 1"),
             )
         ),
+        Metric(
+            "series_nll",
+            "NLL, normalised",
+            "nat",
+            "lower",
+            False,
+            "mean over steps of -log of the density of the forecast at the observed value, in units of each channel's"
+            " standard deviation over the context",
+        ),
+        Metric(
+            "series_nll_raw",
+            "NLL, raw units",
+            "nat",
+            "lower",
+            False,
+            "mean over steps of -log of the density of the forecast at the observed value; in units a times larger it"
+            " is lower by log(a), so without an offset no exponent of it means anything",
+        ),
+        Metric(
+            "series_wql",
+            "weighted quantile loss",
+            "",
+            "lower",
+            True,
+            "mean over the nine deciles of twice the pinball loss, summed over steps, over the sum of |y|: an estimate"
+            " of the CRPS; GluonTS's mean_weighted_sum_quantile_loss",
+        ),
+        Metric(
+            "series_mase",
+            "MASE",
+            "",
+            "lower",
+            True,
+            "mean over steps of |median - y| over the mean absolute difference of values a season apart in the context",
+        ),
+        Metric("series_smape", "sMAPE", "", "lower", True, "mean over steps of 2 |median - y| / (|median| + |y|)"),
+        Metric(
+            "series_mse",
+            "MSE, normalised",
+            "",
+            "lower",
+            True,
+            "mean over steps of (mean - y)^2, in units of each channel's variance over the context",
+        ),
         *(
-            Metric(f"series_{name}", label, unit, "lower", zero, description)
-            for name, label, unit, zero, description in (
-                (
-                    *("nll", "NLL, normalised", "nat", False),
-                    "mean over steps of -log of the density of the forecast at the observed value, in units of each"
-                    " channel's standard deviation over the context",
-                ),
-                (
-                    *("nll_raw", "NLL, raw units", "nat", False),
-                    "mean over steps of -log of the density of the forecast at the observed value; in units a times larger"
-                    " it is lower by log(a), so without an offset no exponent of it means anything",
-                ),
-                (
-                    *("wql", "weighted quantile loss", "", True),
-                    "mean over the nine deciles q of twice the pinball loss, summed over steps, over the sum of |y|:"
-                    " GluonTS's mean_weighted_sum_quantile_loss, an estimate of the CRPS",
-                ),
-                (
-                    *("mase", "MASE", "", True),
-                    "mean over steps of |median - y| over the mean absolute difference of values a season apart in the"
-                    " context",
-                ),
-                (
-                    *("smape", "sMAPE", "", True),
-                    "mean over steps of 2 |median - y| / (|median| + |y|)",
-                ),
-                (
-                    *("mse", "MSE, normalised", "", True),
-                    "mean over steps of (mean - y)^2, in units of each channel's variance over the context",
-                ),
-                *(
-                    (
-                        *(f"{name}_relative", f"{label} to seasonal naive", "", True),
-                        f"geometric mean over series of the {label} relative to that of a seasonal naive forecast, from"
-                        " 1/100 to 100",
-                    )
-                    for name, label in (("wql", "quantile loss"), ("mase", "MASE"))
-                ),
+            Metric(
+                f"series_{name}_relative",
+                f"{label} to seasonal naive",
+                "",
+                "lower",
+                True,
+                f"geometric mean over series of the {label} relative to that of a seasonal naive forecast, each held to"
+                " 1/100 to 100",
             )
+            for name, label in (("wql", "quantile loss"), ("mase", "MASE"))
         ),
         *(
             _symmetry(group, quantity, precision)
