@@ -79,7 +79,9 @@ def anchored(start: int, freq: str) -> tuple[int, str]:
     if unit not in MONTHS:
         return start, spelling(freq)
     first = _periods(np.array([start * 10**6]), unit, anchor)[0] * MONTHS[unit] + _offset(anchor)
-    return int(_month(first)), spelling(freq)
+    # Quarters that begin in April are those that begin in January.
+    month = MONTH_NAMES[_offset(anchor) % MONTHS[unit]]
+    return int(_month(first)), spelling(f"{number}{unit}{'' if unit == 'MS' else f'-{month}'}")
 
 
 def later(start: int, steps: int, freq: str) -> int:
@@ -111,14 +113,34 @@ def positions(times: np.ndarray, freq: str) -> np.ndarray:
 
 
 def inferred(times: np.ndarray) -> str | None:
-    """The frequency of regular, ascending `times` (int64 microseconds); `None` for others, and for fewer than three."""
+    """The frequency of regular, ascending `times` (int64 microseconds); `None` for others, and for fewer than three.
+
+    Months are regular by the same day of each, or by one of the first or of the last three days, as trading days are.
+    """
     if len(times) < 3:
         return None
-    found = pd.infer_freq(pd.DatetimeIndex(times.astype("M8[us]")))
-    try:
-        return None if found is None else spelling(found)
-    except UserError:
-        return None  # such as the third Friday of every month
+    if (months := _regular(positions(times, "MS"))) and _same_days((times // DAY).astype("M8[D]")):
+        unit = next(unit for unit in reversed(MONTHS) if months % MONTHS[unit] == 0)
+        begin = MONTH_NAMES[(times[:1] // DAY).astype("M8[D]").astype("M8[M]").astype(np.int64)[0] % 12]
+        return spelling(f"{months // MONTHS[unit]}{unit}" + ("" if unit == "MS" else f"-{begin}"))
+    if apart := _regular(times - times[0]):
+        unit = next(unit for unit in reversed(FIXED) if apart % FIXED[unit] == 0)
+        return spelling(f"{apart // FIXED[unit]}{unit}")
+    days = _regular(positions(times, "B"))
+    return spelling(f"{days}B") if days else None
+
+
+def _regular(places: np.ndarray) -> int:
+    """The distance of neighbours, or 0 if it is not the same everywhere, or a place is between steps."""
+    apart = np.diff(places)
+    return int(apart[0]) if (apart == apart[0]).all() and (places >= 0).all() else 0
+
+
+def _same_days(days: np.ndarray) -> bool:
+    """Whether days are the same in each of their months, or among the first three, or the last three."""
+    from_first = (days - days.astype("M8[M]").astype("M8[D]")).astype(np.int64)
+    to_last = ((days.astype("M8[M]") + 1).astype("M8[D]") - days).astype(np.int64)
+    return bool((from_first == from_first[0]).all() or (from_first < 3).all() or (to_last <= 3).all())
 
 
 def moment(text: str, freq: str) -> int:
@@ -157,8 +179,7 @@ def _begin(name: str, unit: str, anchor: str) -> str:
     """The day or month with which weeks, quarters or years begin; empty for January."""
     if unit == "W" or not anchor:
         return anchor or ("SUN" if unit == "W" else "")
-    month = MONTH_NAMES.index(anchor) + (not name.endswith("S"))
-    month %= MONTHS[unit]
+    month = (MONTH_NAMES.index(anchor) + (not name.endswith("S"))) % 12
     return MONTH_NAMES[month] if month else ""
 
 
