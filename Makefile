@@ -16,11 +16,17 @@ help:  ## show this list
 
 setup: .venv/.installed  ## build .venv
 
-demo: setup  ## train 3 architectures at several sizes, fit the laws, write out/demo/report.html
-	$(BIN)/scisci sweep run configs/studies/demo.yaml --out out/demo
-	$(BIN)/scisci scale study out/demo/results.parquet --y force_mae --json out/demo/fits.json
-	$(BIN)/scisci report out/demo/results.parquet --fits out/demo/fits.json --out out/demo/report.html
-	@echo "Open out/demo/report.html; the table behind it is out/demo/results.parquet, the fits out/demo/fits.json."
+# Study and the error whose laws are fitted.
+DEMOS := demo:force_mae demo-cosmology:velocities_fvu
+
+demo: setup  ## small studies of every kind of data: train, fit the laws, write out/*/report.html
+	@set -e; for demo in $(DEMOS); do \
+		study=$${demo%:*}; out=out/$$study; \
+		$(BIN)/scisci sweep run configs/studies/$$study.yaml --out $$out; \
+		$(BIN)/scisci scale study $$out/results.parquet --y $${demo#*:} --json $$out/fits.json; \
+		$(BIN)/scisci report $$out/results.parquet --fits $$out/fits.json --out $$out/report.html; \
+		echo "Open $$out/report.html; the table behind it is $$out/results.parquet, the fits $$out/fits.json."; \
+	done
 
 lint: setup  ## style, types, import contracts
 	$(BIN)/ruff check .
