@@ -19,7 +19,7 @@ from scisci.symmetry.measure import POTENTIAL, as_dtype, symmetry_errors
 
 @dataclass(frozen=True)
 class SizeRow:
-    """One size: trainable parameters, and FLOPs per atom of ethanol, or per node of what else the architecture is for.
+    """One size: trainable parameters, and FLOPs per atom of ethanol, or per node or window of what else it is for.
 
     `forward` is of the energy alone, `training` of a step on energies and gradient forces; see `scisci.models.flops`.
     """
@@ -56,7 +56,9 @@ def measure_symmetry(name: str) -> dict[str, tuple[str, float, float]]:
     cls = registry.get(name)
     model, batch = Subject(cls, registry.options(name, next(iter(cls.SIZES)))).example(np.random.default_rng(0))
     quantities = POTENTIAL if isinstance(model, Potential) else {PARAMETER.name: PARAMETER.name}
-    groups = [group for group in cls.symmetry if ACTIONS[group].obstacle(batch) is None]
+    groups = [group for group in cls.symmetry if group in ACTIONS and ACTIONS[group].obstacle(batch) is None]
+    if not groups:
+        return {}
     errors = []
     for dtype in (torch.float32, torch.float64):
         cast, few = as_dtype(model, batch, dtype)

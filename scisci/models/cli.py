@@ -56,7 +56,7 @@ def show_list() -> None:
         about = (cls.__doc__ or "").strip().splitlines()[0]
         domains = registry.domains(cls)
         known = "points" if domains == registry.GEOMETRIC else ", ".join(domains)
-        table.add_row(name, known, cls.symmetry["rotation"], cls.symmetry["reflection"], about)
+        table.add_row(name, known, cls.symmetry.get("rotation", ""), cls.symmetry.get("reflection", ""), about)
     Console().print(table)
 
 
@@ -73,13 +73,16 @@ def show_card(name: str) -> None:
     cls, console = registry.get(name), Console()
     console.print(inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""), end="\n\n", highlight=False)
     console.print(inspect.cleandoc(cls.__doc__ or "").split("\n\nArgs:")[0], end="\n\n", highlight=False)
-    table = Table("size", "parameters", "forward", "training", "options", title="FLOPs per atom or node")
+    table = Table("size", "parameters", "forward", "training", "options", title="FLOPs per atom, node or window")
     for row in measure_sizes(name):
         options = ", ".join(f"{key} {value}" for key, value in row.options.items())
         table.add_row(row.size, f"{row.parameters:,}", f"{row.forward:.3g}", f"{row.training:.3g}", options)
     console.print(table)
+    if not (measured := measure_symmetry(name)):
+        console.print("claims: " + ", ".join(f"{group} {claim}" for group, claim in cls.symmetry.items()))
+        return
     symmetry = Table("group", "claim", "error, float32", "error, float64")
-    for group, (claim, single, exact) in measure_symmetry(name).items():
+    for group, (claim, single, exact) in measured.items():
         symmetry.add_row(group, claim, f"{single:.1e}", f"{exact:.1e}")
     console.print(symmetry)
     of = "the larger of energy and forces" if "atoms" in registry.domains(cls) else "of a parameter of clouds or trees"

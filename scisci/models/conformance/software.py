@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 
+from scisci.models import registry
 from scisci.models.compiled import trace
 from scisci.models.conformance.subject import Outcome, Subject, relative
 from scisci.models.conformance.systems import molecules
@@ -73,11 +74,17 @@ def _weight_gradients(model: Potential, outputs: Iterable[Tensor | None]) -> Ten
 
 
 def sizes(subject: Subject) -> list[Outcome]:
-    """Sizes are named by their parameters, grow in parameters and in work, and span two and a half decades."""
+    """Sizes are named by their parameters, grow in parameters and in work, and span two and a half decades.
+
+    Models of time series are named by the parameters of their body; of a single size there is nothing to compare.
+    """
+    if len(subject.architecture.SIZES) == 1:  # type: ignore[attr-defined]
+        return [Outcome("sizes", 1, None, "nothing to compare")]
     counts, flops = {}, []
+    counted = int("series" in registry.domains(subject.architecture))
     for size, preset in subject.architecture.SIZES.items():  # type: ignore[attr-defined]
         model, batch = Subject(subject.architecture, preset).example(np.random.default_rng(8))
-        counts[size] = parameter_counts(model)[0]
+        counts[size] = parameter_counts(model)[counted]
         flops.append(forward_flops(model, batch))
     named = [float(size.replace("k", "e3").replace("M", "e6")) for size in counts]
     off = max(max(count / name, name / count) for count, name in zip(counts.values(), named, strict=True))

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
 from scisci.models.cloud import Cloud, Target, inputs_of
-from scisci.models.conformance.systems import ELEMENTS, boxes, merger_trees, molecules
+from scisci.models.conformance.systems import (
+    CONTEXT,
+    ELEMENTS,
+    HORIZON,
+    boxes,
+    merger_trees,
+    molecules,
+    time_series,
+)
 from scisci.models.potential import Potential
 from scisci.models.tree import INPUTS, Tree
 
@@ -64,11 +72,17 @@ class Subject:
             lambda: Tree(self.backbone(INPUTS), (12.0, 1.0, 2.0, 0.5), (0.5, 0.2, 0.1, 0.2), targets or (PARAMETER,))
         )
 
+    def forecaster(self) -> nn.Module:
+        """A model of time series, in float64, in evaluation mode."""
+        return self._made(lambda: self.architecture(context=CONTEXT, horizon=HORIZON, **self.options))
+
     def example(self, rng: np.random.Generator) -> tuple[nn.Module, Any]:
         """A model for the first of the domains that the architecture is for, and a batch for it."""
         domains = registry.domains(self.architecture)
         if "atoms" in domains:
             return self.potential(), molecules(rng)
+        if "series" in domains:
+            return self.forecaster(), time_series(rng)
         return (self.cloud(), boxes(rng)) if "cloud" in domains else (self.tree(), merger_trees(rng))
 
     @staticmethod
@@ -80,7 +94,8 @@ class Subject:
     @property
     def symmetry(self) -> dict[str, str]:
         """What the model claims with these options, by symmetry group."""
-        return dict(self.backbone(Inputs(ELEMENTS)).symmetry)  # type: ignore[arg-type]
+        series = "series" in registry.domains(self.architecture)
+        return dict((self.forecaster() if series else self.backbone(Inputs(ELEMENTS))).symmetry)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

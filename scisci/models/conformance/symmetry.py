@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from scisci.models import registry
 from scisci.models.blocks.graph import Graph, Inputs
 from scisci.models.conformance.subject import PARAMETER, Outcome, Subject, relative
 from scisci.models.conformance.systems import batch_of, boxes, molecules
 from scisci.symmetry.actions import ACTIONS, random_rotations
 from scisci.symmetry.measure import symmetry_errors
+from scisci.symmetry.series import SERIES
 
 EXACT = 1e-10
 CLAIMS = ("exact", "approximate", "learned", "none")
@@ -17,7 +19,8 @@ CLAIMS = ("exact", "approximate", "learned", "none")
 
 def claims(subject: Subject) -> list[Outcome]:
     """Every symmetry group has a claim, and each claim is one of the four words."""
-    wrong = set(subject.symmetry) ^ set(ACTIONS) | {g for g, c in subject.symmetry.items() if c not in CLAIMS}
+    groups = SERIES if "series" in registry.domains(subject.architecture) else ACTIONS
+    wrong = set(subject.symmetry) ^ set(groups) | {g for g, c in subject.symmetry.items() if c not in CLAIMS}
     return [Outcome("groups without a valid claim", len(wrong), 0, ", ".join(sorted(wrong)))]
 
 

@@ -10,9 +10,11 @@ import torch
 
 from scisci.data.batch import graph_batch
 from scisci.data.ragged import Ragged, offsets_of
+from scisci.data.series import series_batch
 
 ELEMENTS = (1, 6, 7, 8)
 CUTOFF = 5.0
+CONTEXT, HORIZON = 96, 24
 System = tuple[Any, Any]  # atomic numbers and positions in Å
 
 
@@ -61,6 +63,20 @@ def tree_batch(rng: np.random.Generator, *parents: np.ndarray) -> Any:
     return graph_batch(
         Ragged(offsets_of(np.array(sizes)), items, {"group": np.arange(len(sizes))}), cutoff=0, dtype=np.float64
     )
+
+
+def time_series(rng: np.random.Generator) -> Any:
+    """A batch in float64 of four windows of one to three channels, one shorter than the context, with gaps."""
+    channels, times = np.array([1, 3, 2, 3]), np.array([200, 150, 70, 120])
+    values = [
+        rng.normal(size=(c, 1)) + np.sin(np.arange(t) / rng.uniform(1, 9, (c, 1))) + 0.1 * rng.normal(size=(c, t))
+        for c, t in zip(channels, times, strict=True)
+    ]
+    flat = np.concatenate([value.ravel() for value in values])
+    flat[rng.random(len(flat)) < 0.05] = np.nan
+    samples = {"channels": channels, "known": 0 * channels, "group": np.arange(4)}
+    ragged = Ragged(offsets_of(channels * times), {"values": flat}, samples)
+    return series_batch(ragged, ["h"] * 4, CONTEXT, HORIZON, dtype=np.float64)
 
 
 def molecules(rng: np.random.Generator) -> Any:
