@@ -17,7 +17,7 @@ ENTRY_POINTS = "scisci.models"
 SHIPPED = (
     *("nequip", "mpnn", "transformer", "schnet", "painn", "egnn", "esen", "mace", "ponita", "equiformer"),
     *("deepsets", "pointnet", "gin"),
-    *("dlinear",),
+    *("dlinear", "fernn"),
 )
 # Arguments of architectures that data and task decide.
 GIVEN = {"self", "inputs", "average_neighbors", "vector_output", "context", "horizon"}
@@ -119,7 +119,7 @@ def _check_value(name: str, key: str, value: Any, default: Any) -> None:
     if isinstance(default, bool):
         fits, wanted = isinstance(value, bool), "true or false"
     elif isinstance(default, int):
-        lowest = 0 if key == "l_max" else 1
+        lowest = 0 if key in ("l_max", "velocities") else 1
         fits, wanted = is_number and isinstance(value, int) and value >= lowest, f"a whole number from {lowest} up"
     elif isinstance(default, float):
         fits, wanted = is_number and 0 < value < float("inf"), "a positive number"
