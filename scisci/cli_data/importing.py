@@ -50,12 +50,12 @@ def import_file(args: argparse.Namespace) -> None:
         raise UserError(f"{args.path} does not exist; give the file to import")
     if args.path.is_dir() and not (chosen.folder or chosen.published):
         raise UserError(f"{args.path} is a folder; give a file of format {args.format}")
-    keys, read = pairs(args.key, "--key", str), chosen.reader()
-    files = [(split, path, read(path, keys)) for split, path in chosen.files(args.path)]
-    parts = ((split, with_progress(frames, f"reading {path.name}")) for split, path, frames in files)
-    about = {split: CardSplit(shift="none: as published") for split, _, _ in files if split is not None}
-    print(pack(parts, args.out, chosen.domain, division, about, args.skip_bad))
-    for split, _, frames in files:
-        if split is not None and (size := length_hint(frames)) != chosen.published[split]:
-            print(f"mind: {split!r} has {size:,} samples in its file, where {chosen.published[split]:,} are published")
+    parts = chosen.parts(args.path, pairs(args.key, "--key", str))
+    read = ((part.split, with_progress(part.frames, f"reading {part.path.name}")) for part in parts)
+    about = {part.split: CardSplit(shift="none: as published") for part in parts if part.split is not None}
+    print(pack(read, args.out, chosen.domain, division, about, args.skip_bad))
+    for part in parts:
+        published = chosen.published.get(part.split or "")
+        if published is not None and (size := length_hint(part.frames)) != published:
+            print(f"mind: {part.split!r} has {size:,} samples in its file, where {published:,} are published")
     print(f"'scisci data info {args.out}' describes it")

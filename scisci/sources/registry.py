@@ -25,6 +25,15 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
+class Part:
+    """Frames of one published split, or of none, and the file they come from."""
+
+    split: str | None
+    path: Path
+    frames: Iterable[Frame | BadFrame]
+
+
+@dataclass(frozen=True)
 class Source:
     """One format: the domain of its samples, its reader as "module:function", and a line for `--help`."""
 
@@ -35,6 +44,8 @@ class Source:
     """Can be a folder instead of a file."""
     published: Mapping[str, int] = field(default_factory=dict)
     """Samples of each published split, which are files of their own: `<name>_train.<suffix>`, ..."""
+    within: tuple[str, ...] = ()
+    """Published splits that the reader finds in a file, or in folders of these names, by the label `split`."""
 
     def files(self, path: Path) -> list[tuple[str | None, Path]]:
         """The files at `path`, each with the published split that it is; a folder has one for each of them."""
@@ -49,6 +60,14 @@ class Source:
                     f" folder of {len(found)} files, *_{', *_'.join(found)}, or a file alone"
                 )
         return [(split, files[0]) for split, files in found.items()]
+
+    def parts(self, path: Path, keys: Mapping[str, str]) -> list[Part]:
+        """What is to be read at `path`: each published split, or all of it."""
+        read = self.reader()
+        whole = path.is_file() if not self.folder else all((path / split).is_dir() for split in self.within)
+        if self.within and whole and "split" not in keys:
+            return [Part(split, path, read(path, {**keys, "split": split})) for split in self.within]
+        return [Part(split, file, read(file, keys)) for split, file in self.files(path)]
 
     def reader(self) -> Reader:
         """The function that reads the format."""
@@ -100,6 +119,27 @@ SOURCES = {
     ),
     "catalogue": Source(
         "cloud", "scisci.sources.catalogue:read_catalogue", "halos or galaxies (.csv, .parquet), or a folder", True
+    ),
+    "gluonts": Source(
+        "series",
+        "scisci.sources.gluonts:read_gluonts",
+        "GluonTS (.json, .jsonl, .arrow, .parquet), or a folder, which may have train and test",
+        folder=True,
+        within=("train", "test"),
+    ),
+    "lotsa": Source("series", "scisci.sources.lotsa:read_lotsa", "a folder saved by Hugging Face's datasets", True),
+    "monash": Source("series", "scisci.sources.monash:read_monash", "the Monash archive (.tsf)"),
+    "ett": Source(
+        "series",
+        "scisci.sources.ett:read_ett",
+        "ETT (.csv), with the three splits of its official borders",
+        within=("train", "val", "test"),
+    ),
+    "series-long": Source(
+        "series", "scisci.sources.series_tables:read_long", "series in a table (.csv, .parquet), a row per time of each"
+    ),
+    "series-wide": Source(
+        "series", "scisci.sources.series_tables:read_wide", "series in a table (.csv, .parquet), a column each"
     ),
     "oc20": Source("atoms", "scisci.sources.aselmdb:read_aselmdb", "OC20 as .aselmdb; pickled LMDB is refused", True),
 }
