@@ -134,7 +134,13 @@ class Potential(nn.Module):
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
-    """Trainable parameters in all, and without embeddings."""
-    total = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    """Trainable parameters in all, and of the body: the module `body` if a model has one, else all but embeddings."""
+    named = (getattr(module, "body", None) for module in model.modules())
+    body = next((module for module in named if isinstance(module, nn.Module)), None)
     embeddings = {id(m.weight): m.weight.numel() for m in model.modules() if isinstance(m, nn.Embedding)}
-    return total, total - sum(embeddings.values())
+    total = _trainable(model)
+    return total, total - sum(embeddings.values()) if body is None else _trainable(body)
+
+
+def _trainable(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -18,6 +18,7 @@ SHIPPED = (
     *("nequip", "mpnn", "transformer", "schnet", "painn", "egnn", "esen", "mace", "ponita", "equiformer"),
     *("deepsets", "pointnet", "gin"),
     *("dlinear", "fernn"),
+    *("patch_encoder", "patch_decoder", "time_moe", "channel_mixer", "tcn"),
 )
 # Arguments of architectures that data and task decide.
 GIVEN = {"self", "inputs", "average_neighbors", "vector_output", "context", "horizon"}
