@@ -19,7 +19,18 @@ from scisci.contracts.files import atomic_path
 from scisci.data.batch import graph_batch
 from scisci.data.shifts import Setting, measure, shift_named
 from scisci.data.store import Store
-from scisci.tasks.metrics import SampleErrors, particle_errors, potential_errors, ratio_estimate
+from scisci.tasks.heaviest import heaviest
+from scisci.tasks.metrics import (
+    PARAMETERS,
+    SampleErrors,
+    Shares,
+    infilling_errors,
+    parameter_errors,
+    particle_errors,
+    potential_errors,
+    ratio_estimate,
+    velocity_errors,
+)
 
 BATCH = 1024
 SCHEMA = pa.schema(
@@ -51,15 +62,43 @@ class Predicted:
     ids: np.ndarray
     groups: np.ndarray
     errors: Mapping[str, tuple[np.ndarray, np.ndarray]]
-    """metric → (numerators, weights), [n] each"""
+    """metric → (numerators, weights), [n] each, or [n, K] of a mean of K ratios"""
 
 
-# Of each domain: what a predictions file must hold, and how it is scored.
-DOMAINS: dict[str, tuple[set[str], SampleErrors]] = {
-    "atoms": ({"energy", "forces"}, potential_errors),
-    "particles": ({"positions"}, particle_errors),
-}
-PER_SYSTEM, PER_POINT = ("energy", "stress"), ("forces", "positions")
+@dataclass(frozen=True)
+class Scoring:
+    """What a predictions file of a domain may be about: the quantities it must hold then, and how they are scored."""
+
+    domain: str
+    quantities: tuple[str, ...]
+    fields: tuple[str, ...]
+    """what the store must hold"""
+    errors: SampleErrors
+
+
+SCORINGS = (
+    Scoring("atoms", ("energy", "forces"), ("energy", "forces"), potential_errors),
+    Scoring("particles", ("positions",), ("target_positions",), particle_errors),
+    Scoring("cloud", ("velocities",), ("velocities",), velocity_errors),
+    Scoring("cloud", PARAMETERS, PARAMETERS, parameter_errors),
+    Scoring("tree", PARAMETERS, PARAMETERS, parameter_errors),
+    Scoring("tree", ("infilling",), ("label",), infilling_errors),
+)
+PER_SYSTEM, PER_POINT = ("energy", "stress", *PARAMETERS), ("forces", "positions", "velocities", "infilling")
+
+
+def scoring(store: Store, file: h5py.File, path: Path) -> Scoring:
+    """How predictions of a store's samples are scored; `UserError` if they lack a quantity, or the store its label."""
+    known = [one for one in SCORINGS if one.domain == store.domain]
+    if not known:
+        domains = ", ".join(dict.fromkeys(one.domain for one in SCORINGS))
+        raise UserError(f"predictions for the domain {store.domain!r} cannot be scored; choose data of: {domains}")
+    found = max(known, key=lambda one: len(set(one.quantities) & file.keys()))
+    if absent := set(found.quantities) - file.keys():
+        raise UserError(f"{path} has no {' and no '.join(sorted(absent))}; predict again")
+    if absent := set(found.fields) - set(store.fields):
+        raise UserError(f"{store.path} has no {' and no '.join(sorted(absent))} to score {path} by; give other data")
+    return found
 
 
 def _outputs(file: h5py.File, samples: slice, batch: Any) -> dict[str, torch.Tensor]:
@@ -78,11 +117,6 @@ def read_predicted(store: Store, path: Path) -> Predicted:
 
     `UserError` if it is not a predictions file, is of another store, or lacks a quantity of the domain.
     """
-    if store.domain not in DOMAINS:
-        raise UserError(
-            f"predictions for the domain {store.domain!r} cannot be scored yet; choose one of {set(DOMAINS)}"
-        )
-    needed, errors = DOMAINS[store.domain]
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -92,19 +126,27 @@ def read_predicted(store: Store, path: Path) -> Predicted:
             raise UserError(f"{path} is not a predictions file; write one with 'scisci predict'")
         if file.attrs["fingerprint"] != store.fingerprint:
             raise UserError(f"{path} is for other data than {store.path} (the fingerprints differ); predict again")
-        if absent := needed - file.keys():
-            raise UserError(f"{path} has no {' and no '.join(sorted(absent))}; predict again")
+        errors = scoring(store, file, path).errors
         parts: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
-        ids = file["ids"][...]
+        shares, ids = set[str](), file["ids"][...]
         for start in range(0, len(ids), BATCH):
             samples = slice(start, min(start + BATCH, len(ids)))
             batch = graph_batch(store.take(ids[samples]), cutoff=0)
+            if "heaviest" in file.attrs:
+                batch = heaviest(batch, int(file.attrs["heaviest"]))
+            if not np.array_equal(np.diff(file["offsets"][start : samples.stop + 1]), batch.ptr.diff().numpy()):
+                raise UserError(f"{path} has another number of points than the samples it is for; predict again")
             for name, pair in errors(_outputs(file, samples, batch), batch).items():
-                parts[name].append(pair)
+                shares |= {name} if isinstance(pair, Shares) else set()
+                parts[name].append((pair[0], pair[1]))
         split = str(file.attrs["split"])
     scored = {}
     for name, pairs in parts.items():
         numerators, weights = (torch.cat(column).numpy() for column in zip(*pairs, strict=True))
+        if name in shares:
+            # Of the variance over the whole split, so that a bin of similar labels is no harder than another one.
+            weights = np.full(len(weights), weights.var())
+            numerators = weights - numerators if name.endswith("_r2") else numerators
         scored[name] = (numerators, weights)
     return Predicted(split, ids, store.sample_column("group")[ids], scored)
 

@@ -105,6 +105,8 @@ def show(table: pd.DataFrame) -> None:
     from rich.table import Table
 
     by, console = ["group", "quantity"], Console()
+    # Of an f that is zero everywhere no row has it.
+    table = table if "at" in table else table.assign(at=float("nan"))
     for split, measured in table.groupby("split", sort=False):
         for title, cells in TABLES.items():
             shown = Table("", *cells, title=f"{split}: {title}")

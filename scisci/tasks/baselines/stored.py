@@ -39,7 +39,7 @@ def save(baseline: Baseline, spec: RunSpec, data: StoreDataModule, folder: Path)
         "overrides": spec.overrides,
         "task": spec.task,
         "choices": baseline.choices(),
-        "data": data.options | {"dataset": dataset},
+        "data": data.options | {"dataset": dataset, "train_samples": None},
     }
     write_text(folder / FILE, json.dumps(about, indent=1) + "\n")
 
