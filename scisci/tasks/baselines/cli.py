@@ -8,6 +8,9 @@ from typing import Any
 
 from scisci.contracts.errors import UserError
 
+# Options that only the data of one domain have.
+DOMAIN_OF = {"heaviest": "cloud", "context": "series", "horizon": "series"}
+
 
 def parser() -> argparse.ArgumentParser:
     """The options of `scisci baseline`."""
@@ -29,6 +32,8 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--size", help="one of its sizes (default: the first)")
     fit.add_argument("--set", nargs=2, metavar=("OPTION", "N"), action="append", default=[], help="change an option")
     fit.add_argument("--heaviest", type=int, metavar="N", help="see the N heaviest points of every cloud only")
+    fit.add_argument("--context", type=int, metavar="T", help="steps of a time series that are seen")
+    fit.add_argument("--horizon", type=int, metavar="H", help="steps of a time series that are forecast")
     fit.add_argument("--train-samples", type=int, metavar="D", help="the first D training samples (default: all)")
     fit.add_argument("--splits", nargs="+", metavar="SPLIT", help="measure on these (default: test and every ood_*)")
     fit.add_argument("--seed", type=int, default=0, help="of a network's weights; others have no use for it")
@@ -70,10 +75,11 @@ def run_fit(args: argparse.Namespace) -> None:
     from scisci.tasks.version import code_version
 
     data = StoreDataModule(args.data, train_samples=args.train_samples, test_splits=args.splits)
-    given = {"target": args.target, "heaviest": args.heaviest}
+    given = {name: getattr(args, name) for name in ("target", *DOMAIN_OF)}
     task, domain = {name: value for name, value in given.items() if value is not None}, data.store.domain
-    if args.heaviest is not None and domain != "cloud":
-        raise UserError(f"--heaviest is for clouds, but {args.data} holds samples of {domain!r}; leave it out")
+    if foreign := [name for name, needed in DOMAIN_OF.items() if name in task and needed != domain]:
+        kind = "clouds" if foreign[0] == "heaviest" else "series"
+        raise UserError(f"--{foreign[0]} is for {kind}, but {args.data} holds samples of {domain!r}; leave it out")
     size = args.size or next(iter(find(args.name, domain, args.target).SIZES))
     overrides = dict(_count(*pair) for pair in args.set)
     build(args.name, domain, task, size, overrides)

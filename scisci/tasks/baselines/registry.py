@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from scisci.contracts.errors import UserError, unknown_name
+from scisci.tasks.baselines.forecasts import SeasonalNaive
 from scisci.tasks.baselines.infilling import LabelShare, Logistic
 from scisci.tasks.baselines.linear import Baseline
 from scisci.tasks.baselines.parameters import HaloCount, MeanParameters, TwoPoint, TwoPointNetwork
@@ -25,6 +26,7 @@ BASELINES: dict[str, dict[str, dict[str, type[Baseline]]]] = {
         "parameters": {"constant": MeanParameters, "node_count": HaloCount},
         "infilling": {"constant": LabelShare, "logistic": Logistic},
     },
+    "series": {"forecast": {"seasonal_naive": SeasonalNaive}},
 }
 
 

@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import MetricValue, RunResult, RunSpec, SplitResult
-from scisci.data.batch import graph_batch
 from scisci.data.module import StoreDataModule
 from scisci.tasks.accounting import FLOP_SAMPLES, device_name, library_versions, peak_memory, reset_peak_memory
 from scisci.tasks.base import Task
@@ -93,15 +92,23 @@ def flops_per_sample(baseline: Baseline, samples: list[Any]) -> float:
 def batches(task: Task, data: StoreDataModule, indices: np.ndarray) -> Iterator[Any]:
     """The samples at `indices` of the store, as the task sees them; points have no edges."""
     for start in range(0, len(indices), BATCH):
-        yield task.seen(graph_batch(data.store.take(indices[start : start + BATCH]), 0))
+        yield task.collate(data.store, indices[start : start + BATCH], edges=False)
+
+
+def evaluated(task: Task, data: StoreDataModule, split: str) -> Iterator[Any]:
+    """The test samples of a split, or the windows of its series, as the task sees them; points have no edges."""
+    data.context, data.horizon = task.context, task.horizon
+    for batch in data.loader(split, data.test_samples, BATCH):
+        yield task.seen(batch)
 
 
 def measured(task: Task, data: StoreDataModule, split: str) -> dict[str, MetricValue]:
     """Metrics and symmetry errors of `task.model` on one split."""
-    indices, errors = data.store.split(split).indices(data.test_samples), Accumulator(task.errors)
-    for batch in batches(task, data, indices):
+    errors = Accumulator(task.errors)
+    for batch in evaluated(task, data, split):
         errors.update(task.model(batch), batch)
     metrics = errors.compute()
     if samples := task.hparams["symmetry_samples"]:
-        metrics |= task.measure_symmetry(task.seen(graph_batch(data.store.take(indices[:samples]), task.cutoff)))
+        indices = data.store.split(split).indices(data.test_samples)[:samples]
+        metrics |= task.measure_symmetry(task.collate(data.store, indices))
     return metrics

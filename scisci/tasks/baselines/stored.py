@@ -79,7 +79,7 @@ def main(command: str, folder: Path, arguments: list[str]) -> None:
     """Run `scisci test` or `scisci predict` on a run directory; the data can be changed by the options `--data.…`."""
     import torch
 
-    from scisci.tasks.baselines.run import batches, measured
+    from scisci.tasks.baselines.run import evaluated, measured
     from scisci.tasks.predictions import writing_outputs
     from scisci.tasks.tables import show_errors
 
@@ -100,8 +100,9 @@ def main(command: str, folder: Path, arguments: list[str]) -> None:
             show_errors(results, [name for name in next(iter(results.values())) if not name.startswith("symmetry")])
             return
         for split in data.test_splits:
-            ids, path = data.store.split(split).indices(data.test_samples), folder / "predictions" / f"{split}.h5"
+            path = folder / "predictions" / f"{split}.h5"
             with writing_outputs(path, task, data.store, split, data.test_samples) as write:
-                for batch in batches(task, data, ids):
-                    write(task.model(batch), batch.ptr)
+                for batch in evaluated(task, data, split):
+                    outputs = task.predict_step(batch, 0)
+                    write(outputs, outputs["ptr"])
             print(f"wrote {path}")
