@@ -36,14 +36,15 @@ def _symmetry(group: str, quantity: str, precision: str) -> Metric:
         "",
         "lower",
         True,
-        f"rms over samples of f(g x) - g f(x) for random {group}s g, relative to the rms of f(x); f: {quantity},"
+        f"rms over samples of f(g x) - g f(x) for random {group.removesuffix('s')}s g, relative to the rms of f(x); f:"
+        f" {quantity},"
         f" computed in {precision.strip('_') or 'the precision of the run'}",
     )
 
 
-def _regression(quantity: str, unit: str, what: str) -> tuple[Metric, ...]:
-    """Error, unexplained and explained share of the variance of one quantity."""
-    variance = f"mean of ({what} - reference)^2 over the variance of the reference on the same split"
+def _regression(quantity: str, unit: str, what: str, spread: str) -> tuple[Metric, ...]:
+    """Error, unexplained and explained share of the variance of one quantity, which is a `spread` over a split."""
+    variance = f"mean of ({what} - reference)^2 over the variance of the reference on the same split, {spread}"
     return (
         Metric(f"{quantity}_mse", f"{quantity} MSE", unit, "lower", True, f"mean of ({what} - reference)^2"),
         Metric(f"{quantity}_fvu", f"{quantity} unexplained", "", "lower", True, f"{variance}: 1 - R²"),
@@ -51,7 +52,7 @@ def _regression(quantity: str, unit: str, what: str) -> tuple[Metric, ...]:
     )
 
 
-SYMMETRY_GROUPS = ("rotation", "reflection", "translation", "permutation", "torus", "cubic")
+SYMMETRY_GROUPS = SPACE_GROUPS + SERIES_GROUPS
 SYMMETRY_QUANTITIES = ("energy", "forces", "positions", "velocities", "omega_m", "sigma_8", "infilling")
 
 METRICS: dict[str, Metric] = {
@@ -76,17 +77,18 @@ METRICS: dict[str, Metric] = {
             True,
             "mean over particles and components of (x - x_ref)^2 at the later time, in reduced units",
         ),
-        *_regression("velocities", "(km/s)²", "velocity"),
+        *_regression("velocities", "(km/s)²", "velocity", "about each cloud's own mean, over the points of all clouds"),
         Metric(
             "velocities_r2_mean",
             "velocities R², mean of clouds",
             "",
             "higher",
             False,
-            "mean over clouds of each cloud's own R²",
+            "mean over clouds of each cloud's own R², about its own mean: the other published definition, in which"
+            " quiet and small clouds weigh as much as others; velocities_r2 is of all clouds' points together",
         ),
-        *_regression("omega_m", "", "Omega_m"),
-        *_regression("sigma_8", "", "sigma_8"),
+        *_regression("omega_m", "", "Omega_m", "about its mean over samples"),
+        *_regression("sigma_8", "", "sigma_8", "about its mean over samples"),
         Metric(
             "infilling_nll",
             "in-filling cross-entropy",
@@ -161,8 +163,9 @@ METRICS: dict[str, Metric] = {
         ),
         *(
             _symmetry(group, quantity, precision)
-            for group in SYMMETRY_GROUPS
-            for quantity in SYMMETRY_QUANTITIES
+            for groups, quantities in ((SPACE_GROUPS, SYMMETRY_QUANTITIES), (SERIES_GROUPS, ("forecast",)))
+            for group in groups
+            for quantity in quantities
             for precision in ("", "_float64")
         ),
     )
