@@ -35,7 +35,7 @@ def read_ett(path: Path | str, keys: Mapping[str, str] | None = None) -> Counted
     path, labels = Path(path), named(chosen(LABELS, keys or {}), "time")
     if (split := labels.get("split")) not in (None, *BORDERS):
         raise unknown_name("split of ETT", str(split), BORDERS)
-    return Counted(undamaged(iter([_frame(path, split, labels)]), path, "series"), 1)
+    return Counted(undamaged((_frame(path, split, labels) for _ in range(1)), path, "item"), 1)
 
 
 def _frame(path: Path, split: str | None, labels: Mapping[str, str]) -> Frame | BadFrame:

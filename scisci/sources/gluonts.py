@@ -41,7 +41,7 @@ def read_gluonts(path: Path | str, keys: Mapping[str, str] | None = None) -> Ite
     split = labels.get("split")
     metadata = _metadata(path)
     entries = Entries(labels, keys, Frequency(labels, metadata.get("freq")))
-    frames = undamaged(_frames(path if split is None else path / split, entries), path, "series")
+    frames = undamaged(_frames(path if split is None else path / split, entries), path, "item")
     if split != "test":
         return frames
     horizon = labels.get("horizon", str(metadata.get("prediction_length")))

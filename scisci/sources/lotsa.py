@@ -27,7 +27,7 @@ def read_lotsa(path: Path | str, keys: Mapping[str, str] | None = None) -> Itera
     path, keys = Path(path), keys or {}
     labels = Entries.labels(keys)
     entries = Entries(labels, keys, Frequency(labels))
-    return undamaged(_frames(_files(path), entries), path, "series")
+    return undamaged(_frames(_files(path), entries), path, "item")
 
 
 def _frames(files: list[Path], entries: Entries) -> Iterator[Frame | BadFrame]:

@@ -59,7 +59,7 @@ def read_monash(path: Path | str, keys: Mapping[str, str] | None = None) -> Iter
     frequency as pandas spells it, for files without `@frequency`. All other attributes become metadata columns.
     """
     path, keys = Path(path), keys or {}
-    return undamaged(_series(path, keys, chosen(LABELS, keys)), path, "series")
+    return undamaged(_series(path, keys, chosen(LABELS, keys)), path, "item")
 
 
 def frequency(name: str, where: str) -> str:

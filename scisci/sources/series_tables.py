@@ -34,7 +34,7 @@ def read_long(path: Path | str, keys: Mapping[str, str] | None = None) -> Iterat
     per series. `freq` is a frequency, and `time_format` how times are written, such as `%d/%m/%Y %H:%M`.
     """
     path, labels = Path(path), named(chosen({**LONG, **OPTIONS, KEEP: NONE}, keys or {}), "time", "target")
-    return undamaged(_long(path, labels), path, "series")
+    return undamaged(_long(path, labels), path, "item")
 
 
 def read_wide(path: Path | str, keys: Mapping[str, str] | None = None) -> Iterator[Frame | BadFrame]:
@@ -44,7 +44,7 @@ def read_wide(path: Path | str, keys: Mapping[str, str] | None = None) -> Iterat
     `item=NAME` the columns are the channels of one series of that name. `freq` and `time_format` as in long tables.
     """
     path, labels = Path(path), named(chosen({**WIDE, **OPTIONS}, keys or {}), "time")
-    return undamaged(_wide(path, labels), path, "series")
+    return undamaged(_wide(path, labels), path, "item")
 
 
 def split_names(labels: Mapping[str, str], label: str) -> list[str]:
