@@ -52,6 +52,8 @@ def _regression(quantity: str, unit: str, what: str, spread: str) -> tuple[Metri
     )
 
 
+SPACE_GROUPS = ("rotation", "reflection", "translation", "permutation", "torus", "cubic")
+SERIES_GROUPS = ("scale", "offset", "delay", "patches", "channels", "flow")
 SYMMETRY_GROUPS = SPACE_GROUPS + SERIES_GROUPS
 SYMMETRY_QUANTITIES = ("energy", "forces", "positions", "velocities", "omega_m", "sigma_8", "infilling")
 
