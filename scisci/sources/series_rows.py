@@ -63,6 +63,8 @@ def table_rows(path: Path, wanted: Mapping[str, list[str]], time_format: str | N
         values = np.array([reader.numbers(name) for name in numbers]).reshape(len(numbers), len(batch))
         yield Rows(first, reader.times(time, time_format), values, {name: reader.words(name) for name in text})
         first += len(batch)
+    if first == 1:
+        raise UserError(f"{path} has no rows; give a table with at least one")
 
 
 @dataclass
