@@ -56,7 +56,8 @@ class DLinear(nn.Module):
     def forward(self, batch: Any) -> dict[str, Float[Tensor, "batch channels horizon"]]:
         """Batch of series → `point` [B, C, H] in the units of the data; missing values take the last observed one."""
         units = instance(batch.past, batch.past_observed)
-        x = carried_forward(units.normalise(batch.past), batch.past_observed)
+        known = torch.where(batch.past_observed, units.normalise(batch.past), 0)
+        x = carried_forward(known, batch.past_observed)
         reach = self.kernel // 2
         trend = functional.avg_pool1d(functional.pad(x, (reach, reach), mode="replicate"), self.kernel, stride=1)
         return {"point": units.restore(self.trend(trend) + self.remainder(x - trend))}
