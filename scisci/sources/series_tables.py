@@ -1,7 +1,7 @@
 """Time series in plain tables, CSV or Parquet: long, a row per series and time, or wide, a column per series.
 
 Times are ISO 8601 in UTC, or as `--key time_format` says, and have to ascend in regular steps. The frequency is that of
-the first series; with `--key freq` steps may be left out, and their values are missing.
+the first series; with `--key freq` steps may be left out, and their values are missing: up to ten for each value.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from scisci.data.frequencies import inferred, positions
 from scisci.sources.conformers import chosen
 from scisci.sources.frames import BadFrame, Frame, undamaged
 from scisci.sources.labels import KEEP, NONE
-from scisci.sources.series import Frequency, named, scalar, series_frame
+from scisci.sources.series import Frequency, named, series_frame
 from scisci.sources.series_rows import Rows, columns, joined, table_rows
 
 LONG = {"item": "item_id", "time": "timestamp", "target": "target"}
 WIDE = {"item": NONE, "time": "timestamp", "target": NONE}
 OPTIONS = {"covariates": NONE, "freq": NONE, "time_format": NONE}
 # A series with more missing steps than this for each value has mistaken times or a mistaken frequency.
-MOST_GAPS = 100
+MOST_GAPS = 10
 
 
 def read_long(path: Path | str, keys: Mapping[str, str] | None = None) -> Iterator[Frame | BadFrame]:
@@ -70,6 +70,8 @@ def _wide(path: Path, labels: Mapping[str, str]) -> Iterator[Frame | BadFrame]:
     if item is not None:
         yield table_frame(f"series {item} of {path}", item, rows, len(target), freq)
         return
+    if not freq.given and (found := inferred(rows.times)):
+        freq(found, str(path))  # columns may be shorter than it takes to tell
     known = rows.numbers[len(target) :]
     for name, values in zip(target, rows.numbers, strict=False):
         there = np.flatnonzero(~np.isnan(values))
@@ -104,7 +106,8 @@ def table_frame(
     if found is None and freq.known is None:
         why = _irregular(rows) if len(apart) > 1 else f"{len(rows.times)} times are too few to tell its frequency"
         return BadFrame(where, f"{why}: --key freq=h or the like says what its steps are")
-    step = freq(found, where)
+    # What is left out regularly looks like longer steps.
+    step = freq(None if freq.given else found, where)
     places = positions(rows.times, step)
     if (off := np.diff(places, prepend=-1) <= 0).any():
         row = int(off.argmax())
@@ -137,11 +140,10 @@ def _one_value(values: np.ndarray, name: str, where: str) -> float | str:
         raise UserError(
             f"{where} has several values of {name}, which is one for all its times; leave it out of {KEEP}="
         )
-    text = str(unique[0])
     try:
-        return float(text)
+        return float(unique[0])
     except ValueError:
-        return scalar(text, name, where)
+        return str(unique[0])
 
 
 def _series(batches: Iterator[Rows], item: str | None, path: Path) -> Iterator[tuple[str, Rows]]:

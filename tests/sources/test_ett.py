@@ -100,7 +100,7 @@ def test_damaged_file_is_a_user_error(tmp_path: Path) -> None:
     content = path.read_bytes()
     for damaged in (b"", content[:3], content[:-30], b"\xff\xfe" + content):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match="x.csv"):
+        with pytest.raises(UserError, match=r"x\.csv"):
             list(read_ett(path, {"split": "none"}))
 
 

@@ -195,6 +195,22 @@ def test_unusable_series_names_file_item_and_row(
     assert reason in bad.reason
 
 
+def test_steps_that_are_given_may_be_left_out_regularly(tmp_path: Path) -> None:
+    (frame,) = read(long("a").iloc[::2], tmp_path / "x.csv", freq="h")
+    assert (frame.sample.freq, frame.sample.target.shape) == ("h", (1, 39))
+    assert np.isnan(frame.sample.target[0, 1::2]).all()
+    (bad,) = read(long("a", freq="D"), tmp_path / "x.csv", freq="h")
+    assert bad.reason == "it has 40 values in 937 steps of h; is that its frequency?"
+    (bad,) = read(long("a"), tmp_path / "x.csv", freq="D")
+    assert bad.reason == "the time 2020-01-06 01:00:00 in row 2 is between steps of D"
+
+
+def test_short_columns_have_the_frequency_of_the_table(tmp_path: Path) -> None:
+    table = wide(10)
+    table.loc[2:, "a"] = np.nan
+    assert [frame.sample.freq for frame in read(table, tmp_path / "x.csv")] == ["h"] * 3
+
+
 def test_irregular_first_series(tmp_path: Path) -> None:
     (bad,) = read(long("a").drop(index=4), tmp_path / "x.csv")
     assert "irregular: 2020-01-06 05:00:00 in row 5 comes after 2020-01-06 03:00:00: --key freq=h" in bad.reason
@@ -213,7 +229,6 @@ def test_irregular_first_series(tmp_path: Path) -> None:
         (changed(long("a"), 30, "target", "high"), {}, "row 31 of .*x.* has 'high' under target, which is no number"),
         (changed(long("a"), 30, "item_id", None), {}, "row 31 of .*x.* has None under item_id"),
         (pd.concat([series("a"), series("b", freq="D")]), {}, "series b .*has the frequency D where the series before"),
-        (long("a"), {"freq": "D"}, "series a of .* has the frequency h where --key freq says D"),
         (
             long("a").assign(timestamp="soon"),
             {},
