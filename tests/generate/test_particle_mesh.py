@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
+from scisci.generate import particle_mesh
 from scisci.generate.growth import HUBBLE, OMEGA_B, TILT, Cosmology
 from scisci.generate.halos import CRITICAL_DENSITY, find_halos, friends_of_friends, particle_mass
 from scisci.generate.particle_mesh import Box, CloudInCell, displacements, force, lattice, linear_density, simulate
@@ -144,6 +145,22 @@ def test_large_scales_follow_the_linear_spectrum() -> None:
     low = torch.from_numpy((size > 0) & (size < 0.05))
     ratio = float((grown[low].abs().square().sum() / initial[low].abs().square().sum()).sqrt())
     assert ratio == pytest.approx(1, abs=0.05)
+
+
+def test_a_wrong_sign_of_second_order_loses_halos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set out late, where second order is large, the right sign makes as many halos as an early start does."""
+    right = displacements
+
+    def halos(start: float, sign: int) -> int:
+        box = Box(side=64.0, particles=32, mesh=64, steps=6, start=start)
+        signed = lambda *given: (lambda first, second: (first, sign * second))(*right(*given))
+        monkeypatch.setattr(particle_mesh, "displacements", signed)
+        runs = (simulate(Cosmology(0.3, 0.8), box, seed) for seed in range(3))
+        return sum(len(find_halos(x.numpy(), v.numpy(), box.side).members) for x, v in runs)
+
+    early, late, wrong = halos(0.05, 1), halos(0.25, 1), halos(0.25, -1)
+    assert late == pytest.approx(early, rel=0.08)
+    assert wrong < 0.85 * late
 
 
 @settings(max_examples=25, deadline=None)

@@ -337,10 +337,18 @@ def test_standard_errors_are_those_of_a_bootstrap_over_clouds() -> None:
     accumulator = Accumulator(velocity_errors)
     accumulator.update({"velocities": predicted}, batch)
     found = accumulator.compute()
-    parts = {name: (a.numpy(), b.numpy()) for name, (a, b) in velocity_errors({"velocities": predicted}, batch).items()}
-    for name, (numerators, weights) in parts.items():
-        expected = bootstrap(lambda drawn, a=numerators, b=weights: a[drawn].sum() / b[drawn].sum(), n)
-        assert found[name].se == pytest.approx(expected, rel=0.15), name
+    of = [batch.batch.numpy() == k for k in range(n)]
+    v, w = batch.velocities.double().numpy(), predicted.double().numpy()
+    apart = np.array([[np.square(w[k] - v[k]).sum(), np.square(v[k] - v[k].mean(axis=0)).sum()] for k in of])
+    definitions: dict[str, Callable[[np.ndarray], float]] = {
+        "velocities_r2": lambda drawn: 1 - apart[drawn, 0].sum() / apart[drawn, 1].sum(),
+        "velocities_r2_mean": lambda drawn: float(np.mean(1 - apart[drawn, 0] / apart[drawn, 1])),
+        "velocities_mse": lambda drawn: apart[drawn, 0].sum() / (3 * sizes[drawn]).sum(),
+    }
+    for name, definition in definitions.items():
+        assert found[name].value == pytest.approx(definition(np.arange(n))), name
+        assert found[name].se == pytest.approx(bootstrap(definition, n), rel=0.15), name
+    assert found["velocities_r2"].value != pytest.approx(found["velocities_r2_mean"].value, abs=0.01)
     true, guess = batch.omega_m.double(), batch.omega_m.double() + 0.2 * torch.randn(n, generator=torch.manual_seed(0))
     outputs = {"omega_m": guess, "sigma_8": guess}
     accumulator = Accumulator(parameter_errors)
