@@ -196,8 +196,7 @@ def generate(out: Path, tables: Path | None = None, seed: int = SEED, log: Calla
     entries += in_turn(by_source(entry for series in everything for entry in evaluated(series)))
     with StoreWriter(out, "series") as writer:
         for entry in entries:
-            source, freq = entry.series.source, entry.sample.freq
-            writer.append(entry.sample, entry.series.group, source=source, freq=freq, octaves=entry.octaves)
+            writer.append(entry.sample, entry.series.group, source=entry.series.source, octaves=entry.octaves)
         for split, shift in SHIFTS.items():
             members = [k for k, entry in enumerate(entries) if entry.split == split]
             graded = split == "ood_frequency"

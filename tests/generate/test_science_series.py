@@ -361,4 +361,9 @@ def test_missing_and_altered_archives_are_errors(tmp_path: Path, monkeypatch: py
     assert next(tables.sunspots(tables.unpacked(table, tmp_path))).values.tolist() == [[5.0]]
     with pytest.raises(UserError, match="is not the table meant"):
         tables.unpacked(replace(table, sha256="0" * 64), tmp_path)
+    for name, suffix in (("sunspots", "-py3-none-any.whl"), ("turbines", ".tar.gz")):
+        package, version = tables.TABLES[name].package.split("==")
+        (tmp_path / f"{package}-{version}{suffix}").write_bytes(b"cut off")
+        with pytest.raises(UserError, match="cannot be read"):
+            tables.unpacked(tables.TABLES[name], tmp_path)
     assert not (tmp_path / "data.h5").exists()
