@@ -44,25 +44,23 @@ def read_gluonts(path: Path | str, keys: Mapping[str, str] | None = None) -> Ite
     frames = undamaged(_frames(path if split is None else path / split, entries), path, "item")
     if split != "test":
         return frames
-    horizon = labels.get("horizon", str(metadata.get("prediction_length")))
-    if horizon == "None":
-        raise UserError(
-            f"{path / METADATA} has no prediction_length, by which test is longer; give --key horizon=STEPS"
-        )
-    steps = whole(labels.get("context", "0"), "context") + whole(horizon, "horizon")
+    horizon = labels.get("horizon", metadata.get("prediction_length"))
+    if horizon is None:
+        raise UserError(f"{path / METADATA} has no prediction_length, which test goes on for; give --key horizon=STEPS")
+    steps = whole(labels.get("context", "0"), "context") + whole(str(horizon), "horizon")
     return (_last(frame, steps) for frame in frames)
 
 
 def _frames(path: Path, entries: Entries) -> Iterator[Frame | BadFrame]:
     number = 0
     for file in _files(path):
-        rows = enumerate(arrow_rows(file, entries.names), 1) if file.suffix in ARROW else _lines(file)
-        place = "row" if file.suffix in ARROW else "line"
-        freq = (arrow_schema(file).metadata or {}).get(b"freq") if file.suffix in ARROW else None
+        place, common, rows = "line", {}, _lines(file)
+        if file.suffix in ARROW:
+            said = arrow_schema(file).metadata or {}
+            place, common = "row", {"freq": said[b"freq"].decode()} if b"freq" in said else {}
+            rows = enumerate(arrow_rows(file, entries.names), 1)
         for row, entry in rows:
-            if freq is not None:
-                entry = {"freq": freq.decode(), **entry}
-            yield entries.frame(entry, number, f"{place} {row} of {file}")
+            yield entries.frame({**common, **entry}, number, f"{place} {row} of {file}")
             number += 1
 
 

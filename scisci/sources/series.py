@@ -25,10 +25,9 @@ class Frequency:
     """
 
     def __init__(self, labels: Mapping[str, str], wholly: str | None = None) -> None:
-        said = {"--key freq says": labels.get("freq"), "the file says": wholly, "the series before it have": None}
-        self._origin, given = next((o, f) for o, f in said.items() if f is not None or o.startswith("the series"))
-        self.known = None if given is None else spelling(given)
-        self.given = given is not None
+        given = labels.get("freq", wholly)
+        self.given, self.known = given is not None, None if given is None else spelling(given)
+        self._origin = "--key freq says" if "freq" in labels else "the file says" if given else "those before it have"
 
     def __call__(self, found: str | None, where: str) -> str:
         """The frequency of a series, which itself says `found` or nothing."""

@@ -81,42 +81,37 @@ class _Columns:
         try:
             return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
         except pa.ArrowInvalid:
-            bad = pd.to_numeric(values.to_pandas(), errors="coerce").isna().to_numpy() & values.is_valid().to_numpy(
-                False
-            )
-            raise self._error(name, bad, "which is no number") from None
+            found = pd.to_numeric(values.to_pandas(), errors="coerce").to_numpy(np.float64)
+        self._check(name, ~np.isnan(found) | ~self._there(name), "which is no number")
+        return found
 
     def times(self, name: str, written: str | None) -> np.ndarray:
         """[rows] microseconds since 1970, UTC."""
-        values = self.batch[name]
+        values, there = self.batch[name], self._there(name)
         if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
             found = values.cast(pa.timestamp("us", getattr(values.type, "tz", None)), safe=False)
-            microseconds, bad = (
-                found.cast(pa.int64()).to_numpy(zero_copy_only=False),
-                ~values.is_valid().to_numpy(False),
-            )
+            found = found.cast(pa.int64()).to_numpy(zero_copy_only=False)
         else:
             text = pd.Series(values.cast(pa.string()).to_numpy(zero_copy_only=False), dtype=object)
             stamps = pd.to_datetime(text, format=written or "ISO8601", utc=True, errors="coerce")
-            microseconds, bad = stamps.dt.as_unit("us").astype("int64").to_numpy(), stamps.isna().to_numpy()
-        if bad.any():
-            example = (
-                f"the format {written}" if written else "ISO 8601; describe others with --key time_format=%d/%m/%Y"
-            )
-            raise self._error(name, bad, f"which is no time in {example}")
-        return microseconds
+            found, there = stamps.dt.as_unit("us").astype("int64").to_numpy(), stamps.notna().to_numpy()
+        known = f"the format {written}" if written else "ISO 8601; describe others with --key time_format=%d/%m/%Y"
+        self._check(name, there, f"which is no time in {known}")
+        return found
 
     def words(self, name: str) -> np.ndarray:
         """[rows] text."""
-        values = self.batch[name]
-        if values.null_count:
-            raise self._error(name, ~values.is_valid().to_numpy(False), "where each row needs one")
-        return values.cast(pa.string()).to_numpy(zero_copy_only=False)
+        self._check(name, self._there(name), "where each row needs one")
+        return self.batch[name].cast(pa.string()).to_numpy(zero_copy_only=False)
 
-    def _error(self, name: str, bad: np.ndarray, reason: str) -> UserError:
-        row = int(bad.argmax())
-        value = self.batch[name][row].as_py()
-        return UserError(f"row {self.first + row} of {self.path} has {value!r} under {name}, {reason}")
+    def _there(self, name: str) -> np.ndarray:
+        return self.batch[name].is_valid().to_numpy(zero_copy_only=False)
+
+    def _check(self, name: str, good: np.ndarray, reason: str) -> None:
+        if not good.all():
+            row = int(good.argmin())
+            value = self.batch[name][row].as_py()
+            raise UserError(f"row {self.first + row} of {self.path} has {value!r} under {name}, {reason}")
 
 
 def _batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:

@@ -213,7 +213,7 @@ def test_mixed_frequencies_without_any_given(tmp_path: Path) -> None:
     path = lines(tmp_path / "x.json", GOOD | {"freq": "W-MON"}, GOOD | {"freq": "W-SUN"}, GOOD | {"freq": "M"})
     frames = read_gluonts(path, {})
     assert [sample(next(iter(frames))).freq for _ in range(2)] == ["W-WED"] * 2  # 2020-01-01 was a Wednesday
-    with pytest.raises(UserError, match=r"line 3 .* has the frequency MS where the series before it have W-MON"):
+    with pytest.raises(UserError, match=r"line 3 .* has the frequency MS where those before it have W-MON"):
         next(iter(frames))
 
 

@@ -145,7 +145,7 @@ def test_damaged_folder(tmp_path: Path, damage: Callable[[Path], None], message:
 @pytest.mark.parametrize(
     ("rows", "keys", "message"),
     [
-        ([row(), row("b", freq="D")], {}, r"series b \(row 2 .* has the frequency D where the series before it have h"),
+        ([row(), row("b", freq="D")], {}, r"series b \(row 2 .* has the frequency D where those before it have h"),
         ([row(freq="hourly")], {}, "unknown frequency 'hourly'"),
         ([row()], {"target": "y"}, r"unknown column of series a \(row 1 .*'y'.*--key target=NAME"),
         ([row() | {"start": None}], {}, r"series a .* starts at 'None', which is no time"),

@@ -228,7 +228,7 @@ def test_irregular_first_series(tmp_path: Path) -> None:
         (long("a", "b", "a"), {}, "rows of the series a in several places; sort it by item_id"),
         (changed(long("a"), 30, "target", "high"), {}, "row 31 of .*x.* has 'high' under target, which is no number"),
         (changed(long("a"), 30, "item_id", None), {}, "row 31 of .*x.* has None under item_id"),
-        (pd.concat([series("a"), series("b", freq="D")]), {}, "series b .*has the frequency D where the series before"),
+        (pd.concat([series("a"), series("b", freq="D")]), {}, "series b .*has the frequency D where those before"),
         (
             long("a").assign(timestamp="soon"),
             {},
@@ -255,3 +255,11 @@ def test_damaged_table_is_a_user_error(tmp_path: Path, suffix: str) -> None:
         path.write_bytes(damaged)
         with pytest.raises(UserError, match="x"):
             list(read_long(path))
+
+
+def test_numbers_with_spaces_and_marks_of_missing_values(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    rows = [f"a,2020-01-0{day},{value}" for day, value in enumerate(("1.5", " 2 ", "NA", "", "?", "-1e3"), 1)]
+    path.write_text("\n".join(["item_id,timestamp,target", *rows]))
+    (frame,) = read_long(path)
+    np.testing.assert_array_equal(frame.sample.target, [[1.5, 2, np.nan, np.nan, np.nan, -1000]])
