@@ -15,7 +15,7 @@ COMMANDS = {
     "baseline": ("scisci.tasks.baselines.cli", "fit and measure a predictor that a network must beat"),
     "evaluate": ("scisci.tasks.evaluate_cli", "measure any ASE calculator on the splits of a data set"),
     "data": ("scisci.cli_data", "list, verify, download, import, generate and split data sets"),
-    "models": ("scisci.models.cli", "list, measure and check architectures"),
+    "models": ("scisci.tasks.models_cli", "list, measure and check architectures; list baselines"),
     "symmetry": ("scisci.tasks.symmetry_cli", "measure the symmetry errors of a trained model"),
     "sweep": ("scisci.sweep.cli", "plan and run a study: architecture x size x data x seed"),
     "scale": ("scisci.scaling.cli", "fit and compare scaling laws"),

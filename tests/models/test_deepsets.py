@@ -14,12 +14,12 @@ from scisci.data.ragged import Ragged
 from scisci.models import registry
 from scisci.models.blocks.graph import Graph, Inputs
 from scisci.models.card import measure_symmetry
-from scisci.models.cli import main
 from scisci.models.cloud import Cloud, Target, inputs_of
 from scisci.models.conformance import Subject, checks_for
 from scisci.models.conformance.systems import boxes
 from scisci.models.deepsets import DeepSets, Layer
 from scisci.symmetry.measure import symmetry_errors
+from scisci.tasks.models_cli import main
 
 TARGETS = (Target("velocities", "vector", 100.0), Target("omega_m", "system", 0.1, 0.3))
 QUANTITIES = {target.name: target.name for target in TARGETS}

@@ -10,15 +10,30 @@ import pytest
 from scisci.contracts.errors import UserError
 from scisci.models import registry
 from scisci.models.card import measure_sizes, measure_symmetry
-from scisci.models.cli import main
+from scisci.tasks.baselines import registry as baselines
+from scisci.tasks.models_cli import main
 
 OUTSIDE = "tests.conformance.test_checks"
 
 
-def test_list_names_every_architecture(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_names_every_architecture_and_baseline(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "240")
     main(["list"])
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in registry.architectures())
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    names = [row[0] for row in rows if row]
+    assert set(registry.architectures()) <= set(names)
+    assert set(baselines.names()) <= set(names)
+    assert [row[:5] for row in rows if row[:1] == ["linear_theory"]] == [
+        ["linear_theory", "cloud", "velocities", "exact", "exact"]
+    ]
+    assert [row[1:3] for row in rows if row[:1] == ["constant"]] == [
+        ["cloud", "velocities"],
+        ["cloud", "parameters"],
+        ["tree", "parameters"],
+        ["tree", "infilling"],
+    ]
 
 
 def test_info_shows_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,7 @@
-"""`scisci models`: list the architectures, measure one, check one."""
+"""`scisci models`: list architectures and baselines, measure an architecture, check one.
+
+Beside the tasks, which know the baselines.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ def main(argv: list[str]) -> None:
     """Run `scisci models ...`."""
     parser = argparse.ArgumentParser(prog="scisci models", description="List, measure and check architectures.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    listing = commands.add_parser("list", help="architectures and their symmetry claims")
+    listing = commands.add_parser("list", help="architectures and baselines, with their symmetry claims")
     listing.set_defaults(run=lambda _: show_list())
     info = commands.add_parser(
         "info", help="an architecture measured: parameters, FLOPs, symmetry errors", description=_INFO
@@ -44,20 +47,34 @@ _CHECK = (
 
 
 def show_list() -> None:
-    """One row per architecture."""
+    """One row per architecture; then one per baseline and what it predicts."""
     from rich.console import Console
     from rich.table import Table
 
     from scisci.models import registry
+    from scisci.tasks.baselines.registry import BASELINES
 
-    table = Table("name", "for", "rotation", "reflection", "what it is")
+    claims, console = ("rotation", "reflection"), Console()
+    table = Table("name", "for", *claims, "what it is", title="architectures")
     for name in registry.architectures():
         cls = registry.get(name)
-        about = (cls.__doc__ or "").strip().splitlines()[0]
         domains = registry.domains(cls)
         known = "points" if domains == registry.GEOMETRIC else ", ".join(domains)
-        table.add_row(name, known, cls.symmetry.get("rotation", ""), cls.symmetry.get("reflection", ""), about)
-    Console().print(table)
+        table.add_row(name, known, *(cls.symmetry.get(group, "") for group in claims), _first_line(cls))
+    console.print(table)
+    table = Table(
+        "name", "for", "target", *claims, "what it is", title="baselines, for 'scisci baseline fit' and studies"
+    )
+    for domain, targets in BASELINES.items():
+        for target, known_as in targets.items():
+            for name, cls in known_as.items():
+                claimed = (cls.symmetry[group] if domain in registry.GEOMETRIC else "" for group in claims)
+                table.add_row(name, domain, target, *claimed, _first_line(cls))
+    console.print(table)
+
+
+def _first_line(cls: type) -> str:
+    return (cls.__doc__ or "").strip().splitlines()[0]
 
 
 def show_card(name: str) -> None:
