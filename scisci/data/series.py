@@ -62,13 +62,16 @@ def random_starts(times: np.ndarray, context: int, horizon: int) -> np.ndarray:
     return first + (drawn * (last - first + 1)).astype(np.int64)
 
 
-def check_lengths(times: np.ndarray, horizon: int, names: Sequence[str] | np.ndarray) -> None:
-    """`UserError` that names the first series of `times` [n] steps that has none before its last `horizon`."""
+def checked_times(store: Store, indices: np.ndarray, horizon: int) -> np.ndarray:
+    """[n] steps of the series at `indices`; `UserError` that names the first with none before its last `horizon`."""
+    counts = store.sample_column("channels") + store.sample_column("known")
+    times = store.lengths(indices) // counts[indices]
     if len(short := np.flatnonzero(times <= horizon)):
         raise UserError(
-            f"sample {names[short[0]]} has {times[short[0]]} steps, which leaves none before a horizon of {horizon};"
+            f"sample {indices[short[0]]} has {times[short[0]]} steps, which leaves none before a horizon of {horizon};"
             f" lower the horizon below {times.min()}, or leave such series out"
         )
+    return times
 
 
 def series_batch(
@@ -128,9 +131,7 @@ class SeriesDataset(Dataset):
         self._context, self._horizon = context, horizon
         self._freqs = store.metadata("freq")[indices]
         self._source, self._indices = store.kept(indices)
-        counts = store.sample_column("channels") + store.sample_column("known")
-        self._times = store.lengths(indices) // counts[indices]
-        check_lengths(self._times, horizon, indices)
+        self._times = checked_times(store, indices, horizon)
         self._windows = rolling_windows(self._times, context, horizon) if rolling else None
         self.samples = indices if self._windows is None else indices[self._windows[0]]
 

@@ -13,7 +13,7 @@ from torch.nn.functional import huber_loss
 
 from scisci.contracts.errors import UserError
 from scisci.data.module import StoreDataModule
-from scisci.data.series import SeriesDataset, series_batch
+from scisci.data.series import SeriesDataset, checked_times, series_batch
 from scisci.data.store import Store
 from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
@@ -104,6 +104,10 @@ class SeriesTask(Task):
     def measure(self, data: StoreDataModule) -> SeriesStatistics:
         """How many channels there are; `UserError` where a split has series too short for the horizon."""
         data.require(self.domain)
+        samples = {"val": data.val_samples} | dict.fromkeys(data.test_splits, data.test_samples)
+        evaluated = [data.store.split(name).indices(count) for name, count in samples.items()]
+        for indices in (data.train_indices(), *evaluated):
+            checked_times(data.store, indices, self.horizon)
         return SeriesStatistics(int(data.store.sample_column("channels")[data.train_indices()].max()))
 
     def backbone(self, inputs: Inputs, average_neighbors: float, options: dict[str, Any]) -> nn.Module:

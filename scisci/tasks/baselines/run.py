@@ -26,7 +26,7 @@ from scisci.tasks.metrics import Accumulator
 
 BATCH = 8
 # Targets whose labels the store calls otherwise.
-FIELDS = {"infilling": "label"}
+FIELDS = {"infilling": "label", "forecast": "values"}
 CPU = torch.device("cpu")
 
 
