@@ -37,8 +37,7 @@ def _symmetry(group: str, quantity: str, precision: str) -> Metric:
         "lower",
         True,
         f"rms over samples of f(g x) - g f(x) for random {group.removesuffix('s')}s g, relative to the rms of f(x); f:"
-        f" {quantity},"
-        f" computed in {precision.strip('_') or 'the precision of the run'}",
+        f" {quantity}, computed in {precision.strip('_') or 'the precision of the run'}",
     )
 
 

@@ -32,7 +32,7 @@ class Errors:
     `squares` [n, K]: |g⁻¹ f(g x) - f(x)|², summed over the entries of f(x), as are `signals` [n]: |f(x)|², and
     `missed` [n]: |f(x) - label|²; `entries` [n] says how many they are. `samples` [n]: which samples, counted through
     all batches; `groups` [n]: of which molecule or simulation; `matrices` [n, K, 3, 3] and `shifts` [n, K, 3]: the
-    elements.
+    elements, where they act on space.
     """
 
     squares: np.ndarray
@@ -40,8 +40,8 @@ class Errors:
     entries: np.ndarray
     samples: np.ndarray
     groups: np.ndarray
-    matrices: np.ndarray
-    shifts: np.ndarray
+    matrices: np.ndarray | None = None
+    shifts: np.ndarray | None = None
     missed: np.ndarray | None = None
 
 
@@ -53,7 +53,7 @@ def as_dtype(model: nn.Module, batch: Any, dtype: torch.dtype) -> tuple[nn.Modul
 def batch_as(batch: Any, dtype: torch.dtype) -> Any:
     """A copy of a batch whose floating-point fields have `dtype`."""
     cast = copy.copy(batch)
-    for name in ("edge_shift", *PER_POINT, *PER_SYSTEM):
+    for name in ("edge_shift", "past", "future", *PER_POINT, *PER_SYSTEM):
         if name in batch and batch[name].is_floating_point():
             cast[name] = batch[name].to(dtype)
     return cast

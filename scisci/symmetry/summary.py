@@ -131,20 +131,22 @@ def _relative(errors: Errors, mean: np.ndarray) -> Iterator[Row]:
 
 def _worst(errors: Errors, relative: np.ndarray) -> Row:
     sample, element = np.unravel_index(np.argmax(relative), relative.shape)
-    matrix, shift = errors.matrices[sample, element], errors.shifts[sample, element]
+    parts = {"matrix": errors.matrices, "shift": errors.shifts}
     return {
         "statistic": "worst",
         "value": float(relative[sample, element]),
         "sample": int(errors.samples[sample]),
-        "matrix": " ".join(f"{x:.6g}" for x in matrix.ravel()),
-        "shift": " ".join(f"{x:.6g}" for x in shift),
+        **{
+            name: " ".join(f"{x:.6g}" for x in drawn[sample, element].ravel())
+            for name, drawn in parts.items()
+            if drawn is not None
+        },
     }
 
 
 def _by_angle(errors: Errors) -> Iterator[Row]:
     """The relative error in bins of the angle of rotation: sums over the pairs of sample and element in each."""
-    turned = angles(errors.matrices)
-    if not turned.any():
+    if errors.matrices is None or not (turned := angles(errors.matrices)).any():
         return
     bins = np.clip(np.digitize(turned, ANGLES) - 1, 0, len(ANGLES) - 2)
     for number, middle in enumerate((ANGLES[:-1] + ANGLES[1:]) / 2):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
 from scisci.contracts.errors import UserError
+from scisci.contracts.metrics import SERIES_GROUPS
+from scisci.contracts.run import MetricValue
+from scisci.data.batch import first_systems
 from scisci.data.module import StoreDataModule
 from scisci.data.series import SeriesDataset, checked_times, series_batch
 from scisci.data.store import Store
@@ -19,6 +22,8 @@ from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
 from scisci.models.blocks.instance_norm import instance
 from scisci.models.blocks.mixture import StudentMixture
+from scisci.symmetry.forecasts import measure_forecasts
+from scisci.symmetry.measure import Errors, as_dtype, relative_rms
 from scisci.tasks.base import Task
 from scisci.tasks.metrics import Accumulator
 from scisci.tasks.series_metrics import LEVELS, likelihood_errors, series_errors
@@ -69,9 +74,9 @@ class SeriesTask(Task):
     statistics_type = SeriesStatistics
     errors = staticmethod(series_errors)
     headline = "series_mse"
-    compared: Mapping[str, str] = {}
+    compared: Mapping[str, str] = {"forecast": "forecast"}
     predicted: Mapping[str, str] = {"mean": "point", "quantiles": "point", "start": "system"}
-    groups = ()
+    groups = SERIES_GROUPS
 
     def __init__(
         self,
@@ -145,6 +150,32 @@ class SeriesTask(Task):
         super().on_validation_epoch_end()
         self._validation = Accumulator(likelihood_errors)
 
+    def symmetry_found(
+        self, model: nn.Module, batches: Iterable[Any], groups: Sequence[str], elements: int = 1, seed: int = 0
+    ) -> dict[tuple[str, str], Errors]:
+        """Symmetry errors of the model's forecasts, of mixtures of the mean of their places."""
+        return measure_forecasts(
+            lambda batch: centre(model(batch)),
+            batches,
+            groups,
+            normalised,
+            getattr(model, "patch", None),
+            elements,
+            seed,
+        )
+
+    def measure_symmetry(self, batch: Any) -> dict[str, MetricValue]:
+        """Symmetry errors on the first `symmetry_samples` windows of a batch, in the model's precision and float64."""
+        few = first_systems(batch, self.hparams["symmetry_samples"])
+        found = {"": self.symmetry_found(self.model, [few], self.groups)}
+        exact_model, exact = as_dtype(self.model, few, torch.float64)
+        found["_float64"] = self.symmetry_found(exact_model, [exact], self.groups)
+        return {
+            f"symmetry_{group}_{quantity}{precision}": relative_rms(errors.squares.mean(axis=1), errors.signals)
+            for precision, measured in found.items()
+            for (group, quantity), errors in measured.items()
+        }
+
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Mean and deciles, step by step and channel by channel, and at which step of its series a forecast begins."""
         outputs, horizon = self.model(batch), batch.future.shape[-1]
@@ -158,3 +189,13 @@ class SeriesTask(Task):
         ptr = torch.cat([batch.ptr[:1], (batch.channels * horizon).cumsum(0)])
         rows = {"mean": mean[real].flatten(), "quantiles": quantiles[real].flatten(0, 1)}
         return rows | {"start": batch.start, "ptr": ptr}
+
+
+def centre(outputs: dict[str, Tensor]) -> Tensor:
+    """[B, C, H] the points, or the places of a mixture's components averaged by their weights."""
+    return outputs["point"] if "point" in outputs else (outputs["logits"].softmax(-1) * outputs["loc"]).sum(-1)
+
+
+def normalised(batch: Any, values: Tensor) -> Tensor:
+    """Values [B, C, n] in units of each channel's mean and standard deviation over the context."""
+    return instance(batch.past, batch.past_observed).normalise(values)

@@ -16,8 +16,10 @@ from scisci.contracts.errors import UserError
 from scisci.data.batch import graph_batch
 from scisci.data.library import open_dataset
 from scisci.data.samples import layout
+from scisci.data.series import SeriesDataset
 from scisci.data.store import Store
 from scisci.symmetry.actions import Outputs
+from scisci.symmetry.forecasts import series_group
 from scisci.symmetry.groups import group_named
 from scisci.symmetry.measure import batch_as, measure
 from scisci.symmetry.summary import Row, summary
@@ -25,6 +27,7 @@ from scisci.tasks.base import Task
 from scisci.tasks.baselines.linear import Baseline
 from scisci.tasks.checkpoints import load_task
 from scisci.tasks.run import accelerator
+from scisci.tasks.series import SeriesTask
 
 SCHEMA_VERSION = 1
 BATCH = 32
@@ -49,7 +52,7 @@ def measured(
     store = open_dataset(dataset)
     indices = {name: store.split(name).indices(samples) for name in splits}
     for group in groups:
-        group_named(group)
+        series_group(group) if store.domain == "series" else group_named(group)
     task = load_task(checkpoint)
     if task.domain != store.domain:
         raise UserError(f"the model is for samples of {task.domain!r}, not of {store.domain!r}; give other data")
@@ -71,29 +74,42 @@ def split_rows(
     model = task.model.to(device)
     # In float32 a trained model stays as it is, with its energy references in float64.
     model = model.double() if precision == torch.float64 else model
-    # A potential gives the stress of crystals whether or not it was trained on it.
-    quantities = {**task.compared, "stress": "stress"}
+    batches = _batches(task, store, ids, precision, device)
     with torch.no_grad():
-        found = measure(
-            model, _batches(task, store, ids, precision, device), groups, quantities, elements, seed, _missed
-        )
+        if isinstance(task, SeriesTask):
+            found = task.symmetry_found(model, batches, groups, elements, seed)
+        else:
+            # A potential gives the stress of crystals whether or not it was trained on it.
+            found = measure(model, batches, groups, {**task.compared, "stress": "stress"}, elements, seed, _missed)
+    rows = task.rows(store, ids)
     units = {field.name: field.unit for field in layout(store.domain)}
     for (group, quantity), errors in found.items():
         if not np.isfinite(errors.squares).all():
             raise UserError(f"the model's {quantity} is not finite on some samples; lower its learning rate")
         for row in summary(errors):
             unit = units.get(quantity, "") if row["statistic"] == "absolute" else ""
-            sample = {"sample": int(ids[row["sample"]])} if "sample" in row else {}
+            sample = {"sample": int(rows[row["sample"]])} if "sample" in row else {}
             yield {"group": group, "quantity": quantity, "unit": unit, **row, **sample}
 
 
 def _batches(task: Task, store: Store, ids: np.ndarray, dtype: torch.dtype, device: str) -> Iterator[Any]:
+    for batch in _windows(task, store, ids) if isinstance(task, SeriesTask) else _graphs(task, store, ids):
+        batch = batch.to(device)
+        yield batch if dtype == torch.float32 else batch_as(batch, dtype)
+
+
+def _windows(task: SeriesTask, store: Store, ids: np.ndarray) -> Iterator[Any]:
+    windows = SeriesDataset(store, ids, task.context, task.horizon, rolling=True)
+    for start in range(0, len(windows), BATCH):
+        yield windows.__getitems__(list(range(start, min(start + BATCH, len(windows)))))
+
+
+def _graphs(task: Task, store: Store, ids: np.ndarray) -> Iterator[Any]:
     model: Any = task.model
     elements = frozenset(model.elements) if hasattr(model, "elements") else None
     cutoff = getattr(model, "cutoff", task.cutoff)
     for start in range(0, len(ids), BATCH):
-        batch = task.seen(graph_batch(store.take(ids[start : start + BATCH]), cutoff, elements)).to(device)
-        yield batch if dtype == torch.float32 else batch_as(batch, dtype)
+        yield task.seen(graph_batch(store.take(ids[start : start + BATCH]), cutoff, elements))
 
 
 def _missed(outputs: Outputs, batch: Any) -> Outputs:

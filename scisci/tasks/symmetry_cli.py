@@ -58,11 +58,15 @@ def show_groups() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from scisci.symmetry.forecasts import ABOUT
     from scisci.symmetry.groups import GROUPS
 
     table = Table("group", "", "elements")
     for name, group in GROUPS.items():
         table.add_row(name, group.symbol, group.about)
+    table.add_section()
+    for name, (symbol, about) in ABOUT.items():
+        table.add_row(name, symbol, f"time series: {about}")
     Console().print(table)
 
 
