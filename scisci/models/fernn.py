@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import conv1d
 
-from scisci.models.blocks.instance_norm import Instance, instance
+from scisci.models.blocks.instance_norm import instance
 from scisci.models.registry import register
 
 
@@ -112,23 +112,22 @@ class FERNN(nn.Module):
         batch, places, times = past.shape
         still = around(sensors, places, self.width, self.velocities.new_zeros(1))
         moving = around(sensors, places, self.width, self.velocities)
-        known = torch.stack([past.where(observed, 0), observed.to(past.dtype)], dim=2)
-        state = past.new_zeros(batch, len(self.velocities), self.inputs.weight.shape[0], places)
+        seen = torch.stack([past.where(observed, 0), observed.to(past.dtype)], dim=2)
+        driven = self.inputs(seen.permute(0, 3, 2, 1), still)
+        state = past.new_zeros(batch, len(self.velocities), driven.shape[2], places)
         for time in range(times + more):
             state = self.recurrence(state, moving)
-            if time < times:
-                state = state + self.inputs(known[:, None, ..., time].transpose(2, 3), still)
-            state = state.relu()
+            state = (state + driven[:, time, None] if time < times else state).relu()
             yield state
 
     def read(
-        self, state: Float[Tensor, "batch velocities channels sensors"], sensors: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch sensors"]:
-        """What the sensors see, of a hidden state: [B, C]"""
-        still = around(sensors, state.shape[3], self.width, self.velocities.new_zeros(1))
+        self, largest: Float[Tensor, "batch times channels sensors"], sensors: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch times sensors"]:
+        """What the sensors see, of the maximum of hidden states over velocities: [B, n, C]"""
+        still = around(sensors, largest.shape[3], self.width, self.velocities.new_zeros(1))
         first, second = self.decoder
-        found: Tensor = second(first(state.amax(dim=1, keepdim=True), still).relu(), still)
-        return found[:, 0, 0]
+        found: Tensor = second(first(largest, still).relu(), still)
+        return found[:, :, 0]
 
     def forecast(
         self,
@@ -138,11 +137,10 @@ class FERNN(nn.Module):
         horizon: int,
     ) -> Float[Tensor, "batch sensors horizon"]:
         """What the sensors see in the `horizon` steps after `past`, in its units; rings are of the sizes `sensors`."""
-        of_all = instance(past.flatten(1)[:, None], observed.flatten(1)[:, None])
-        unit = Instance(of_all.mean, of_all.scale)
+        unit = instance(past.flatten(1)[:, None], observed.flatten(1)[:, None])
         states = self.states(unit.normalise(past), observed, sensors, horizon)
-        seen = [self.read(state, sensors) for time, state in enumerate(states) if time >= past.shape[2]]
-        return unit.restore(torch.stack(seen, dim=2))
+        largest = [state.amax(dim=1) for time, state in enumerate(states) if time >= past.shape[2]]
+        return unit.restore(self.read(torch.stack(largest, dim=1), sensors).transpose(1, 2))
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """Batch of windows → `point` [B, C, H]; in training also what it is scored against."""
