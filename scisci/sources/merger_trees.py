@@ -23,6 +23,8 @@ LABELS = {"main_branch": "main_branch"}
 # Of Mvir, concentration, vmax, spin, scale factor, position, velocity and angular momentum those that are read: the
 # ones that the released trees have.
 COLUMNS, WIDTH = [0, 1, 2, 4], 14
+# Name, place in `COLUMNS` and unit of what no halo has beyond these bounds, if the unit is right.
+BOUNDS = (("mass", 0, 1e6, np.inf, "Msun/h"), ("vmax", 2, 0.0, 1e4, "km/s"), ("scale factor", 3, 1e-3, 1.001, "1"))
 GROUP = re.compile(r"LH_(\d+)")
 TREE = re.compile(r"LH_\d+_(\d+)")
 
@@ -81,6 +83,14 @@ def _tree(
     for column, name in enumerate(("mass", "concentration", "vmax")):
         if not (features[:, column] > 0).all():
             return BadFrame(where, f"{name} (column {column} of node_feats) is not above zero throughout")
+    for name, place, low, high, unit in BOUNDS:
+        values = features[:, place]
+        if len(wrong := np.flatnonzero(~((values >= low) & (values <= high)))):
+            return BadFrame(
+                where,
+                f"{name} (column {COLUMNS[place]} of node_feats) is {values[wrong[0]]:g} at node {wrong[0]}, where"
+                f" halos have from {low:g} to {high:g} {unit}: another unit?",
+            )
     features[:, :3] = np.log10(features[:, :3])
     parent = parents(_array(group, "edge_index", where, "iu").reshape(-1, 2), len(features))
     if isinstance(parent, str):

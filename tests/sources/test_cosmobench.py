@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scisci import cli
 from scisci.cli_data import main
 from scisci.contracts.errors import UserError
 from scisci.data.library import read_card
@@ -227,6 +228,35 @@ def test_unusable_cloud_is_skipped_only_when_asked(
     store = imported(path, "camels-tng", tmp_path / "store.h5", "--key", "masses=Mstar", "--skip-bad")
     assert store.groups == [f"LH_{k}" for k in range(12) if k != 10]
     assert store.sample_column("omega_m") == pytest.approx([0.1 + k / 1000 for k in range(12) if k != 10])
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (replace("LH/LH_10/VX", lambda v: v * 1000), ("LH/LH_10 of", "VX has an rms of")),
+        (delete("params/sigma_8"), ("has no params/sigma_8",)),
+    ],
+)
+def test_command_ends_with_one_sentence_and_code_2(
+    tmp_path: Path,
+    edit: Callable[[h5py.File], None],
+    said: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = write(tmp_path / "x.hdf5", "camels-tng")
+    with h5py.File(path, "a") as file:
+        edit(file)
+    words = ["data", "import", str(path), "--format", "camels-tng", "--out", str(tmp_path / "store.h5")]
+    monkeypatch.setattr("sys.argv", ["scisci", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    printed = capsys.readouterr().err
+    assert end.value.code == 2
+    assert printed.startswith("scisci: error: ")
+    assert printed.count("\n") == 1
+    assert all(part in printed for part in said)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_clouds_of_another_suite_do_not_fit_the_box(tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from scisci import cli
 from scisci.cli_data import main
 from scisci.contracts.errors import UserError
 from scisci.data.store import Store
@@ -134,12 +137,26 @@ def cut_twice(edges: np.ndarray) -> np.ndarray:
     return edges
 
 
+def at(node: int, column: int, value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(features: np.ndarray) -> np.ndarray:
+        features[node, column] = value
+        return features
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
         ("node_feats", lambda v: v * np.nan, "mass (column 0 of node_feats) is not above zero throughout"),
         ("node_feats", lambda v: -np.abs(v), "mass (column 0 of node_feats) is not above zero"),
         ("node_feats", lambda v: v * [1e8, *[1] * 13], "a mass is above 10^17 Msun/h"),
+        ("node_feats", at(3, 1, np.nan), "concentration (column 1 of node_feats) is not above zero"),
+        ("node_feats", at(3, 2, np.inf), "vmax (column 2 of node_feats) is inf at node 3"),
+        ("node_feats", at(3, 4, np.nan), "scale factor (column 4 of node_feats) is nan at node 3"),
+        ("node_feats", at(0, 4, 1.5), "scale factor (column 4 of node_feats) is 1.5 at node 0, where halos have from"),
+        ("node_feats", lambda v: v * [1e-10, *[1] * 13], "Msun/h: another unit?"),
+        ("node_feats", lambda v: v * [1, 1, 1000, *[1] * 11], "vmax (column 2 of node_feats) is"),
         ("edge_index", lambda v: v[:-1], "where a tree has one edge fewer than nodes"),
         ("edge_index", cut_twice, "parents"),
         ("edge_index", lambda v: v + 10**6, "edge_index names node 10000"),
@@ -165,3 +182,46 @@ def test_other_files_are_one_sentence(tmp_path: Path) -> None:
         file["BSQ/BSQ_0/X"] = np.zeros(3)
     with pytest.raises(UserError, match=r"has no groups LH_0, LH_1, ...; it has BSQ"):
         read(tmp_path / "y.hdf5")
+
+
+def test_a_simulation_whose_parameters_are_not_numbers_is_named(tmp_path: Path) -> None:
+    edited(write(tmp_path / "x.hdf5"), "LH_10/y", lambda v: v * [1, np.nan])
+    bad = [frame for frame in read(tmp_path / "x.hdf5") if isinstance(frame, BadFrame)]
+    assert len(bad) == 3
+    assert all(frame.where.startswith("LH_10/LH_10_") and "sigma_8 is not finite" in frame.reason for frame in bad)
+
+
+@settings(max_examples=25)
+@given(share=st.floats(0, 0.999), places=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4))
+def test_damaged_file_is_a_user_error(
+    tmp_path_factory: pytest.TempPathFactory, share: float, places: list[tuple[float, int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("x")
+    content = bytearray(write(folder / "x.hdf5", (2,)).read_bytes())
+    (folder / "cut.hdf5").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=r"cut\.hdf5"):
+        read(folder / "cut.hdf5")
+    for where, value in places:
+        content[int(where * len(content))] = value
+    (folder / "altered.hdf5").write_bytes(content)
+    try:
+        assert all(isinstance(frame, Frame | BadFrame) for frame in read(folder / "altered.hdf5"))
+    except UserError as error:
+        if "altered.hdf5" not in str(error):
+            raise
+
+
+def test_command_ends_with_one_sentence_and_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited(write(tmp_path / "x.hdf5"), f"{WHERE}/node_feats", at(3, 1, np.nan))
+    words = ["data", "import", str(tmp_path / "x.hdf5"), "--format", "merger-trees", "--out", str(tmp_path / "out.h5")]
+    monkeypatch.setattr("sys.argv", ["scisci", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert said.startswith(f"scisci: error: {WHERE} of ")
+    assert "concentration (column 1 of node_feats)" in said
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["x.hdf5"]
