@@ -12,11 +12,13 @@ from scisci.contracts.errors import UserError, unknown_name
 
 GENERATORS = {
     "charged-nbody": "scisci.generate.charged_nbody:generate",
+    "chaos": "scisci.generate.chaos:generate",
     "pm-halos": "scisci.generate.pm_halos:generate",
+    "science-series": "scisci.generate.science_series:generate",
     "xtb-crystals": "scisci.generate.xtb_crystals:generate",
     "xtb-molecules": "scisci.generate.xtb_molecules:generate",
 }
-GENERATOR_OPTIONS = ("train", "frames", "every", "clip", "boxes")
+GENERATOR_OPTIONS = ("train", "frames", "every", "clip", "boxes", "trajectories", "tables")
 
 
 def add(commands: Any) -> None:
@@ -32,6 +34,12 @@ def add(commands: Any) -> None:
     nbody.add_argument("--clip", choices=["component", "norm"], help="of forces above 100 (default: component)")
     halos = sub.add_argument_group("pm-halos")
     halos.add_argument("--boxes", type=float, metavar="SHARE", help="this share of every split only (default: 1)")
+    chaos = sub.add_argument_group("chaos")
+    chaos.add_argument(
+        "--trajectories", type=int, metavar="N", help="training trajectories of each system (default: 1)"
+    )
+    series = sub.add_argument_group("science-series")
+    series.add_argument("--tables", type=Path, metavar="DIR", help="archives of the packages that its card names")
     sub.set_defaults(action=generate)
 
 
