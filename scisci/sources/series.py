@@ -54,6 +54,8 @@ def series_frame(
     kept: Mapping[str, float | str] | None = None,
 ) -> Frame | BadFrame:
     """One series, in the group `item`. `target` [T] or [C, T]; `covariates` [F, T] or longer, and then cut to T."""
+    if kept and "freq" in kept:
+        raise UserError(f"{where} has a freq to keep, but that column is for its frequency; rename it in the file")
     rows = [np.atleast_2d(target)]
     length = rows[0].shape[1]
     if not rows[0].size:

@@ -179,6 +179,11 @@ def test_attribute_that_is_not_its_type(tmp_path: Path) -> None:
         read(tmp_path, text)
 
 
+def test_attribute_that_would_hide_the_frequency(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"series T1 \(line 11 of .* has a freq to keep, but that column is for"):
+        read(tmp_path, WHOLE.replace("@attribute start_timestamp date", "@attribute freq string"))
+
+
 def test_files_without_series_or_keys_without_attributes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no items; give a file"):
         read(tmp_path, HEADER)
