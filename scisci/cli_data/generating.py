@@ -13,6 +13,7 @@ from scisci.contracts.errors import UserError, unknown_name
 GENERATORS = {
     "charged-nbody": "scisci.generate.charged_nbody:generate",
     "chaos": "scisci.generate.chaos:generate",
+    "flowing-sensors": "scisci.generate.flowing_sensors:generate",
     "pm-halos": "scisci.generate.pm_halos:generate",
     "science-series": "scisci.generate.science_series:generate",
     "xtb-crystals": "scisci.generate.xtb_crystals:generate",
