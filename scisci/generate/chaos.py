@@ -45,7 +45,7 @@ LEFT_OUT = frozenset(
         *("SprottMore", "Torus"),
     }
 )
-# Names that systems of one family share: they differ in a term or a parameter, so all are in training or none is.
+# Names that systems of one family share: they differ in a term or a parameter, so none of them is held out.
 FAMILIES = (
     *("Lorenz", "Sprott", "Hyper", "Lu", "Chen", "Rossler", "Chua", "Thomas", "Forced", "Duffing", "Tsucs", "Jerk"),
     *("CaTwoPlus", "Wang", "Vallis"),

@@ -147,6 +147,16 @@ def test_nothing_leaks_between_splits(store: Store, trajectories: dict[str, list
         assert not any(family in name for name in names["ood_system"])
 
 
+def test_splits_are_of_the_systems_that_dysts_has(
+    flows: dict[str, Flow], trajectories: dict[str, list[tuple[str, np.ndarray]]]
+) -> None:
+    """129 of dysts' 135 are ordinary differential equations."""
+    assert len(flows) == 129
+    assert set(flows) > chaos.LEFT_OUT
+    found = {split: [name for name, _ in trajectories[split]] for split in SPLITS}
+    assert found == chaos.divided(flows, chaos.SEED)
+
+
 def test_trajectories_move_and_stay_on_their_attractors(
     trajectories: dict[str, list[tuple[str, np.ndarray]]],
 ) -> None:
