@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
 from scisci.contracts.errors import UserError
 
@@ -102,6 +103,14 @@ def _add_shapes(add: Add) -> None:
     _table(robust)
     robust.add_argument("--by", default="architecture", metavar="COLUMN,...", help="groups (default architecture)")
     robust.add_argument("--scale", default="log", help="log, or logit for accuracies (default log)")
+
+    published = add("import-gift-eval", "make a results table of all_results.csv files of the GIFT-Eval leaderboard")
+    published.add_argument("files", nargs="+", type=Path, metavar="FILE", help="all_results.csv, one or more")
+    published.add_argument("--out", type=Path, default=Path("results.parquet"), help="(default %(default)s)")
+    published.add_argument(
+        "--seasonal-naive", type=Path, metavar="FILE", help="that of the seasonal naive forecast, which scores are of"
+    )
+    published.add_argument("--params", nargs="+", default=[], metavar="MODEL=N", help="parameters of the models")
 
     space = add("dimension", "intrinsic dimension of a data set, and the exponents it allows")
     space.add_argument("table", help="Parquet, CSV or JSON lines, or an .npy array [samples, features]")

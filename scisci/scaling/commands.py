@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from scisci.contracts.errors import UserError
-from scisci.scaling import show
+from scisci.scaling import gift_eval, show
 from scisci.scaling.cli import mapping
 from scisci.scaling.critical_batch import stepwise
 from scisci.scaling.dimension import intrinsic_dimension, read_features
@@ -202,6 +202,21 @@ def critical_batch(options: argparse.Namespace) -> None:
     rows = [tuple(f"{v:.4g}" for v in (each.loss, each.steps, each.samples, each.batch)) for each in found.contours]
     show.show_rows(console, "what reaches a loss", ("loss", "fewest steps", "fewest samples", "critical batch"), rows)
     show.show_fits(console, fits)
+
+
+def import_gift_eval(options: argparse.Namespace) -> None:
+    """A results table of published results."""
+    params = {}
+    for text in options.params:
+        model, _, number = text.rpartition("=")
+        count = _number(number, "--params", "MODEL=4e6")
+        if not 1 <= count < np.inf:
+            raise UserError(f"--params {text} is no number of parameters; write it as MODEL=4e6")
+        params[model] = int(count)
+    found = gift_eval.import_gift_eval(options.files, options.out, options.seasonal_naive, params)
+    print(f"{options.out}: {found.rows} rows of {found.models} models on {found.configurations} configurations")
+    if options.seasonal_naive is None:
+        print("no scores relative to the seasonal naive forecast; --seasonal-naive gives it")
 
 
 def dimension(options: argparse.Namespace) -> None:
