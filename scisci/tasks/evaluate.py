@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from scisci.data.batch import graph_batch
 from scisci.data.ragged import Ragged
 from scisci.data.references import ELEMENTS, ReferenceFit
 from scisci.data.store import Store
+from scisci.tasks.factories import made_by
 from scisci.tasks.metrics import Accumulator, potential_errors
 from scisci.tasks.predictions import writing_predictions
 
@@ -29,17 +28,7 @@ ALIGNMENT_SAMPLES = 1000
 
 def load_calculator(factory: str, options: dict[str, Any]) -> Any:
     """Import "module:factory", from the working folder too, and call it with `options`; the result calculates."""
-    module, _, name = factory.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        make = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"cannot load {factory}: {error}; give module:factory as Python would import it") from error
-    try:
-        calculator = make(**options)
-    except TypeError as error:
-        raise UserError(f"{factory} cannot be called: {error}; correct --calculator-options") from error
+    calculator = made_by(factory, options, "--calculator-options")
     if not all(hasattr(calculator, method) for method in ("get_potential_energy", "get_forces")):
         raise UserError(f"{factory} gives a {type(calculator).__name__}; give what returns an ASE calculator")
     return calculator

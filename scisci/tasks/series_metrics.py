@@ -61,34 +61,45 @@ def scored(batch: Any) -> Bool[Tensor, "batch channels horizon"]:
     return seen
 
 
+def expected(outputs: dict[str, Tensor], values: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Mean of a forecast, and log density at `values`, which are float64 [B, C, H]; a forecast of points has none.
+
+    `outputs` are a model's, or `mean`, `quantiles` at `LEVELS` and perhaps `log_density` of a forecast made elsewhere.
+    """
+    if "mean" in outputs:
+        return outputs["mean"], outputs.get("log_density")
+    if "point" in outputs:
+        return outputs["point"].double(), None
+    mixture = _mixture(outputs)
+    return mixture.mean(), mixture.log_prob(values)
+
+
+def deciles(outputs: dict[str, Tensor]) -> Float[Tensor, "batch channels horizon levels"]:
+    """Quantiles of a forecast at `LEVELS`; a point stands for all of them."""
+    if "quantiles" in outputs:
+        return outputs["quantiles"]
+    if "point" in outputs:
+        return outputs["point"].double()[..., None].expand(*outputs["point"].shape, len(LEVELS))
+    return _mixture(outputs).quantile(LEVELS)
+
+
 def likelihood_errors(outputs: dict[str, Tensor], batch: Any) -> Errors:
-    """Per-sample (numerator, weight) of what needs no quantiles: `series_mse`, and of a mixture its `series_nll`.
+    """Per-sample (numerator, weight) of what needs no quantiles: `series_mse`, and of a density its `series_nll`.
 
     The first and the second are in units of each channel's instance; `series_nll_raw` is in those of the data.
     """
     values, seen, scale = batch.future.double(), scored(batch), instance(batch.past, batch.past_observed).scale.double()
-    if "point" in outputs:
-        return {"series_mse": _mean(((outputs["point"].double() - values) / scale).square(), seen)}
-    mixture = StudentMixture.of({name: part.double() for name, part in outputs.items()})
-    raw = -mixture.log_prob(values)
-    return {
-        "series_mse": _mean(((mixture.mean() - values) / scale).square(), seen),
-        "series_nll": _mean(raw - scale.log(), seen),
-        "series_nll_raw": _mean(raw, seen),
-    }
+    mean, density = expected(outputs, values)
+    errors: Errors = {"series_mse": _mean(((mean - values) / scale).square(), seen)}
+    if density is not None:
+        errors["series_nll"] = _mean(-density - scale.log(), seen)
+        errors["series_nll_raw"] = _mean(-density, seen)
+    return errors
 
 
 def series_errors(outputs: dict[str, Tensor], batch: Any) -> Errors:
-    """Per-sample parts of all metrics: those of `likelihood_errors`, and of the deciles and the median.
-
-    A point stands for all quantiles.
-    """
-    values, seen = batch.future.double(), scored(batch)
-    if "point" in outputs:
-        quantiles = outputs["point"].double()[..., None].expand(*values.shape, len(LEVELS))
-    else:
-        mixture = StudentMixture.of({name: part.double() for name, part in outputs.items()})
-        quantiles = mixture.quantile(LEVELS)
+    """Per-sample parts of all metrics: those of `likelihood_errors`, and of the deciles and the median."""
+    values, seen, quantiles = batch.future.double(), scored(batch), deciles(outputs)
     loss, naive = quantile_loss(quantiles, values), (seasonal_naive(batch).double() - values).abs()
     median = quantiles[..., LEVELS.index(0.5)]
     missed, scale = (median - values).abs(), seasonal_error(batch).expand_as(values)
@@ -101,6 +112,10 @@ def series_errors(outputs: dict[str, Tensor], batch: Any) -> Errors:
         "series_wql_relative": Relative(_sum(loss, seen), _sum(naive, seen)),
         "series_mase_relative": Relative(_sum(missed / scale, scaled), _sum(naive / scale, scaled)),
     }
+
+
+def _mixture(outputs: dict[str, Tensor]) -> StudentMixture:
+    return StudentMixture.of({name: part.double() for name, part in outputs.items()})
 
 
 def _sum(values: Tensor, where: Tensor) -> Tensor:
