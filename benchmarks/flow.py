@@ -5,7 +5,7 @@ are trained on patterns with velocities -1, 0 and 1, to forecast 20 steps after 
 velocities of 2 and 3 either way around, and on 60 steps. An error is the mean of (forecast - value)^2 over the variance
 of all values of the split.
 
-Run: OMP_NUM_THREADS=1 python -m benchmarks.flow [--steps 600] [--seeds 3] [--tuning 200] [--rates 0.003 0.01]
+Run: OMP_NUM_THREADS=1 python -m benchmarks.flow [--steps 400] [--seeds 3] [--tuning 100] [--rates 0.003 0.01]
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scisci.symmetry.series import act_on_series
 from scisci.tasks.base import relative_rate
 
 SPLITS = ("test", "ood_velocity", "ood_length", "ood_velocity_length")
-BATCH, MEASURED, SIZE, VELOCITIES = 16, 200, "3k", {"FERNN": 3, "twin": 0}
+BATCH, MEASURED, SIZE, VELOCITIES = 16, 100, "3k", {"FERNN": 3, "twin": 0}
 Errors = dict[str, float]
 
 
@@ -114,9 +114,9 @@ def table(found: dict[str, list[Errors]]) -> None:
 def main() -> None:
     """Print errors of every seed, and the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tuning", type=int, default=200, help="steps of a training that chooses the rate")
+    parser.add_argument("--tuning", type=int, default=100, help="steps of a training that chooses the rate")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.003, 0.01])
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -10,6 +10,9 @@ least as many velocities as sensors all of them are, and forecasts are exactly e
 far as the maximum is not found at an edge. With V = 0 it is the plain convolutional recurrent network, of as many
 parameters.
 
+What W makes of a hidden state is scaled down where it is larger than that state, velocity by velocity: a sum of squares
+over channels and sensors is the same in every frame, and a state that nothing drives never grows, however long it runs.
+
 u_t is (x_t, 1) where a sensor is observed and (0, 0) where it is not: forecasting is running on without observations.
 """
 
@@ -25,6 +28,9 @@ from torch.nn.functional import conv1d
 
 from scisci.models.blocks.instance_norm import instance
 from scisci.models.registry import register
+
+# Of a sum of squares, which must have a gradient where it is zero.
+SMALLEST = 1e-12
 
 
 def around(sensors: Int[Tensor, " batch"], places: int, width: int, moved: Int[Tensor, " moves"]) -> Tensor:
@@ -50,6 +56,12 @@ class RingConv(nn.Module):
         """[B, M, inputs, C] → [B, M, outputs, C]"""
         padded = x.gather(3, index[:, :, None].expand(*x.shape[:3], -1))
         return conv1d(padded.flatten(0, 1), self.weight, self.bias).unflatten(0, x.shape[:2])
+
+
+def bounded(state: Tensor, before: Tensor, real: Float[Tensor, "batch 1 1 sensors"]) -> Tensor:
+    """[B, M, C, N] states, scaled down to the size of those before them; places that are not `real` do not count."""
+    size, was = ((x * real).square().sum(dim=(2, 3), keepdim=True) + SMALLEST for x in (state, before))
+    return state * (was / size).sqrt().clamp(max=1)
 
 
 @register("fernn")
@@ -114,9 +126,10 @@ class FERNN(nn.Module):
         moving = around(sensors, places, self.width, self.velocities)
         seen = torch.stack([past.where(observed, 0), observed.to(past.dtype)], dim=2)
         driven = self.inputs(seen.permute(0, 3, 2, 1), still)
+        real = (torch.arange(places, device=sensors.device) < sensors[:, None])[:, None, None].to(past.dtype)
         state = past.new_zeros(batch, len(self.velocities), driven.shape[2], places)
         for time in range(times + more):
-            state = self.recurrence(state, moving)
+            state = bounded(self.recurrence(state, moving), state, real)
             state = (state + driven[:, time, None] if time < times else state).relu()
             yield state
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from scisci.models.fernn import FERNN
+from scisci.models.fernn import FERNN, SMALLEST
 from scisci.symmetry.series import Flow, act_on_series
 
 BATCH, SENSORS, TIMES, LATER = 3, 11, 6, 4
@@ -61,6 +61,8 @@ def slow_forecast(model: FERNN, past: np.ndarray, observed: np.ndarray, horizon:
         for v, state in states.items():
             moved = np.array([state[:, (place - v) % n] for place in range(n)]).T
             update = convolved(w, moved)
+            if (update**2).sum() > (state**2).sum():
+                update *= np.sqrt((state**2).sum() / (update**2).sum())
             if time < past.shape[1]:
                 seen = observed[:, time]
                 update += convolved(u, np.array([np.where(seen, (past[:, time] - mean) / scale, 0), seen]))
@@ -150,6 +152,15 @@ def test_rings_of_different_sizes_share_a_batch() -> None:
     for k, count in enumerate(counts):
         alone = model.forecast(past[k : k + 1, :count], observed[k : k + 1, :count], sizes(count), LATER)
         torch.testing.assert_close(together[k : k + 1, :count], alone, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_state_that_nothing_drives_never_grows(dtype: torch.dtype) -> None:
+    model, (past, observed) = made(dtype), rings(dtype=dtype)
+    squares = [h.square().sum(dim=(2, 3)) for h in model.states(past, observed, sizes(), 300)]
+    assert torch.stack(squares).isfinite().all()
+    for before, after in zip(squares[TIMES - 1 :], squares[TIMES:], strict=False):
+        assert (after <= before * (1 + 1e-5) + SMALLEST).all()
 
 
 def test_values_that_are_not_observed_make_no_difference() -> None:
