@@ -10,7 +10,7 @@ from typing import Any
 
 from scisci.contracts.errors import UserError
 
-GLUONTS = "time series from and to GluonTS need the package gluonts; install it with pip install 'scisci[gluonts]'"
+GLUONTS = "time series from and to GluonTS need the package gluonts; install it with pip install 'scisci[series]'"
 
 
 def made_by(factory: str, options: dict[str, Any], flag: str) -> Any:

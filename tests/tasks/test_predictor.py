@@ -397,5 +397,5 @@ def test_without_gluonts_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPa
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "scisci.tasks.predictor")
     monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(UserError, match=r"install it with pip install 'scisci\[gluonts\]'"):
+    with pytest.raises(UserError, match=r"install it with pip install 'scisci\[series\]'"):
         load_predictor("scisci.tasks.predictor:ScisciPredictor", HORIZON, {})
