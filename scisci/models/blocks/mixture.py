@@ -104,9 +104,10 @@ def _cdf(x: np.ndarray, weights: np.ndarray, df: np.ndarray, loc: np.ndarray, sc
     return (weights * stdtr(df, (x[..., None] - loc) / scale)).sum(axis=-1)
 
 
-def _density(x: np.ndarray, weights: np.ndarray, df: np.ndarray, loc: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    parts = (torch.from_numpy(a) for a in (np.log(np.maximum(weights, 1e-300)), df, loc, scale))
-    return StudentMixture(*parts).log_prob(torch.from_numpy(x)).exp().numpy()
+def _density(x: np.ndarray, factor: np.ndarray, df: np.ndarray, loc: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """With the weight of every component over its normalisation as `factor`."""
+    far = np.square((x[..., None] - loc) / scale) / df
+    return (factor * np.exp(-(df + 1) / 2 * np.log1p(far))).sum(axis=-1)
 
 
 def _invert(p: np.ndarray, weights: np.ndarray, df: np.ndarray, loc: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -118,15 +119,16 @@ def _invert(p: np.ndarray, weights: np.ndarray, df: np.ndarray, loc: np.ndarray,
     margin = 1e-6 * scale.max(axis=1)
     low, high = own.min(axis=1) - margin, own.max(axis=1) + margin
     x = (weights * own).sum(axis=1).clip(low, high)
-    open_, parts = np.arange(len(p)), (weights, df, loc, scale)
+    factor = weights * np.exp(_log_normaliser(torch.from_numpy(df)).numpy()) / scale
+    open_, parts = np.arange(len(p)), (weights, df, loc, scale, factor)
     for step in range(200):
-        few = [a[open_] for a in parts]
+        *few, heights = (a[open_] for a in parts)
         at = x[open_]
         missing = p[open_] - _cdf(at, *few)
         low[open_], high[open_] = np.where(missing > 0, at, low[open_]), np.where(missing < 0, at, high[open_])
         a, b = low[open_], high[open_]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            newton = at + missing / _density(at, *few)
+            newton = at + missing / _density(at, heights, *few[1:])
         # Every fifth step halves the bracket, whatever Newton's would do.
         inside = (newton > a) & (newton < b) & (step % 5 < 4)
         next_ = np.where(inside, newton, a + (b - a) / 2)
