@@ -62,7 +62,7 @@ names = st.text(st.characters(codec="latin-1", exclude_characters=":#@\r\n\x85\x
 @given(
     series=st.lists(st.lists(numbers, min_size=1, max_size=9).filter(lambda row: set(row) != {None}), min_size=1),
     name=names.map(lambda text: f"T{text}Z"),
-    start=st.datetimes(pd.Timestamp("1000-01-01"), pd.Timestamp("2900-01-01")),
+    start=st.datetimes(pd.Timestamp("1700-01-01"), pd.Timestamp("2200-01-01")),
 )
 def test_reads_what_gluonts_reads(tmp_path_factory: pytest.TempPathFactory, series: list, name: str, start) -> None:
     begin = start.strftime("%Y-%m-%d %H-%M-%S")
