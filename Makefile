@@ -17,7 +17,7 @@ help:  ## show this list
 setup: .venv/.installed  ## build .venv
 
 # Study and the error whose laws are fitted.
-DEMOS := demo:force_mae demo-cosmology:velocities_fvu
+DEMOS := demo:force_mae demo-cosmology:velocities_fvu demo-series:series_wql
 
 demo: setup  ## small studies of every kind of data: train, fit the laws, write out/*/report.html
 	@set -e; for demo in $(DEMOS); do \
