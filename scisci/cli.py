@@ -13,7 +13,7 @@ COMMANDS = {
     "test": ("scisci.tasks.cli", "measure a trained model on test and every ood_* split"),
     "predict": ("scisci.tasks.cli", "write a trained model's predictions"),
     "baseline": ("scisci.tasks.baselines.cli", "fit and measure a predictor that a network must beat"),
-    "evaluate": ("scisci.tasks.evaluate_cli", "measure any ASE calculator or GluonTS predictor on the splits of a data set"),
+    "evaluate": ("scisci.tasks.evaluate_cli", "measure any ASE calculator or GluonTS predictor on a data set"),
     "data": ("scisci.cli_data", "list, verify, download, import, generate and split data sets"),
     "models": ("scisci.tasks.models_cli", "list, measure and check architectures; list baselines"),
     "symmetry": ("scisci.tasks.symmetry_cli", "measure the symmetry errors of a trained model"),
