@@ -5,7 +5,8 @@ are trained on patterns with velocities -1, 0 and 1, to forecast 20 steps after 
 velocities of 2 and 3 either way around, and on 60 steps. An error is the mean of (forecast - value)^2 over the variance
 of all values of the split.
 
-Run: OMP_NUM_THREADS=1 python -m benchmarks.flow [--steps 400] [--seeds 3] [--tuning 100] [--rates 0.003 0.01]
+Run: OMP_NUM_THREADS=1 python -m benchmarks.flow [--steps 800] [--seeds 3] [--tuning 200] [--rates 0.003 0.01]
+    [--patterns 1]
 """
 
 from __future__ import annotations
@@ -114,15 +115,16 @@ def table(found: dict[str, list[Errors]]) -> None:
 def main() -> None:
     """Print errors of every seed, and the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tuning", type=int, default=100, help="steps of a training that chooses the rate")
+    parser.add_argument("--tuning", type=int, default=200, help="steps of a training that chooses the rate")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.003, 0.01])
+    parser.add_argument("--patterns", type=int, default=1, help="superposed in every series")
     given = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, list[Errors]] = {name: [] for name in VELOCITIES}
     with tempfile.TemporaryDirectory() as folder:
-        generate(Path(folder) / "data.h5")
+        generate(Path(folder) / "data.h5", patterns=given.patterns)
         store = Store(Path(folder) / "data.h5")
         rates = {n: chosen_rate(v, store, given.tuning, given.rates) for n, v in VELOCITIES.items()}
         for seed in range(1, given.seeds + 1):

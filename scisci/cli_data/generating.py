@@ -19,7 +19,7 @@ GENERATORS = {
     "xtb-crystals": "scisci.generate.xtb_crystals:generate",
     "xtb-molecules": "scisci.generate.xtb_molecules:generate",
 }
-GENERATOR_OPTIONS = ("train", "frames", "every", "clip", "boxes", "trajectories", "tables")
+GENERATOR_OPTIONS = ("train", "frames", "every", "clip", "boxes", "trajectories", "tables", "patterns")
 
 
 def add(commands: Any) -> None:
@@ -41,6 +41,8 @@ def add(commands: Any) -> None:
     )
     series = sub.add_argument_group("science-series")
     series.add_argument("--tables", type=Path, metavar="DIR", help="archives of the packages that its card names")
+    sensors = sub.add_argument_group("flowing-sensors")
+    sensors.add_argument("--patterns", type=int, metavar="N", help="superposed in every series (default: 1)")
     sub.set_defaults(action=generate)
 
 

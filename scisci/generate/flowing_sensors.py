@@ -19,7 +19,7 @@ from scisci.data.samples import SeriesSample
 from scisci.data.writer import StoreWriter
 
 SEED = 20260
-SENSORS, PATTERNS, BUMPS = 24, 2, 3
+SENSORS, PATTERNS, BUMPS = 24, 1, 3
 HALF_WIDTH, SIZE = (2.5, 5.0), (0.5, 1.5)
 CONTEXT, HORIZON, LONG = 10, 20, 60
 SLOW, FAST = (-1, 1), (2, 3)
@@ -36,7 +36,7 @@ class Population:
     velocities: tuple[int, int] = SLOW
 
 
-_FASTER = "velocity: patterns move by 2 or 3 sensors a step, all the same way around"
+_FASTER = "velocity: patterns move by 2 or 3 sensors a step"
 POPULATIONS: dict[str, Population] = {
     "train": Population(2_000, "none: patterns move by -1, 0 or 1 sensors a step, fixed order"),
     "val": Population(250, "none: other patterns of the same population"),
@@ -47,9 +47,9 @@ POPULATIONS: dict[str, Population] = {
 }
 
 
-def draw_patterns(series: int, rng: np.random.Generator) -> np.ndarray:
+def draw_patterns(series: int, rng: np.random.Generator, patterns: int = PATTERNS) -> np.ndarray:
     """[B, K, N] random patterns: sums of smooth bumps around the ring, up or down."""
-    shape = (series, PATTERNS, BUMPS, 1)
+    shape = (series, patterns, BUMPS, 1)
     centre, width = rng.uniform(0, SENSORS, shape), rng.uniform(*HALF_WIDTH, shape)
     size = rng.uniform(*SIZE, shape) * rng.choice([-1.0, 1.0], shape)
     apart = np.abs((np.arange(SENSORS) - centre + SENSORS / 2) % SENSORS - SENSORS / 2)
@@ -57,10 +57,12 @@ def draw_patterns(series: int, rng: np.random.Generator) -> np.ndarray:
     return (size * bump * bump * bump).sum(axis=2)
 
 
-def draw_velocities(series: int, between: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def draw_velocities(
+    series: int, between: tuple[int, int], rng: np.random.Generator, patterns: int = PATTERNS
+) -> np.ndarray:
     """[B, K] whole velocities from `between[0]` to `between[1]`, one way around the ring or all the other way."""
     way = rng.choice([-1, 1], (series, 1))
-    return way * rng.integers(*between, (series, PATTERNS), endpoint=True)
+    return way * rng.integers(*between, (series, patterns), endpoint=True)
 
 
 def travel(patterns: np.ndarray, velocities: np.ndarray, steps: int) -> np.ndarray:
@@ -74,19 +76,19 @@ def _silent(line: str) -> None:
     """Drop a line of progress."""
 
 
-def generate(out: Path, seed: int = SEED, log: Callable[[str], None] = _silent) -> None:
-    """Write the whole data set to `out`; seconds.
+def generate(out: Path, seed: int = SEED, log: Callable[[str], None] = _silent, patterns: int = PATTERNS) -> None:
+    """Write the whole data set to `out`; seconds. `patterns` of a series are superposed, with velocities of their own.
 
     Only operations that IEEE 754 rounds exactly are used, so the same seed gives the same store on every machine.
     """
     with StoreWriter(out, "series") as writer:
         for name, population in POPULATIONS.items():
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-            patterns = draw_patterns(population.series, rng)
-            velocities = draw_velocities(population.series, population.velocities, rng)
+            shapes = draw_patterns(population.series, rng, patterns)
+            velocities = draw_velocities(population.series, population.velocities, rng, patterns)
             speed = np.abs(velocities).max(axis=1)
             first = len(writer)
-            for k, target in enumerate(travel(patterns, velocities, population.steps)):
+            for k, target in enumerate(travel(shapes, velocities, population.steps)):
                 writer.append(SeriesSample(target, 0, FREQ), f"{name} {k}", speed=int(speed[k]))
             severity = float(speed.mean()) if population.velocities == FAST else None
             column = None if severity is None else "speed"

@@ -34,7 +34,7 @@ def series(store: Store, name: str, count: int | None = None) -> np.ndarray:
 
 def test_patterns_travel_by_their_velocity_each_step() -> None:
     rng = np.random.default_rng(0)
-    patterns, velocities = draw_patterns(20, rng), draw_velocities(20, (-3, 3), rng)
+    patterns, velocities = draw_patterns(20, rng, 2), draw_velocities(20, (-3, 3), rng, 2)
     found = travel(patterns, velocities, 9)
     for k in range(20):
         for time in range(9):
@@ -45,7 +45,7 @@ def test_patterns_travel_by_their_velocity_each_step() -> None:
 def test_a_moving_frame_makes_faster_patterns_of_slow_ones() -> None:
     """The action by which models are measured, and the velocities drawn here, have one sign and one unit."""
     rng = np.random.default_rng(1)
-    patterns, velocities = draw_patterns(8, rng), draw_velocities(8, source.SLOW, rng)
+    patterns, velocities = draw_patterns(8, rng, 2), draw_velocities(8, source.SLOW, rng, 2)
     flow = Flow(torch.full((8,), 2))
     flown = flow(torch.from_numpy(travel(patterns, velocities, 7)))
     np.testing.assert_array_equal(flown.numpy(), travel(patterns, velocities + 2, 7))
@@ -53,9 +53,9 @@ def test_a_moving_frame_makes_faster_patterns_of_slow_ones() -> None:
 
 def test_patterns_are_smooth_and_know_no_place_on_the_ring() -> None:
     patterns = draw_patterns(4000, np.random.default_rng(2)).reshape(-1, source.SENSORS)
-    np.testing.assert_allclose(patterns.mean(axis=0), 0, atol=0.03)
+    np.testing.assert_allclose(patterns.mean(axis=0), 0, atol=0.04)
     spread = patterns.std(axis=0)
-    np.testing.assert_allclose(spread, spread.mean(), rtol=0.04)
+    np.testing.assert_allclose(spread, spread.mean(), rtol=0.06)
     # Waves shorter than four sensors carry little.
     power = np.square(np.abs(np.fft.rfft(patterns, axis=1))).mean(axis=0)
     assert power[source.SENSORS // 4 :].sum() < 0.01 * power.sum()
@@ -63,7 +63,7 @@ def test_patterns_are_smooth_and_know_no_place_on_the_ring() -> None:
 
 def test_velocities_are_uniform_and_fast_ones_go_the_same_way() -> None:
     rng = np.random.default_rng(3)
-    slow, fast = (draw_velocities(6000, between, rng) for between in (source.SLOW, source.FAST))
+    slow, fast = (draw_velocities(6000, between, rng, 2) for between in (source.SLOW, source.FAST))
     for drawn, values in ((slow, [-1, 0, 1]), (fast, [-3, -2, 2, 3])):
         found, counts = np.unique(drawn, return_counts=True)
         assert found.tolist() == values
