@@ -76,20 +76,13 @@ def test_velocities_are_uniform_and_fast_ones_go_the_same_way() -> None:
 def velocities_seen(values: np.ndarray) -> set[int]:
     """Of series [n, N, T]: velocities that explain all of some series, found in its waves around the ring.
 
-    A pattern with velocity v multiplies the amplitude of wave m by exp(-2 pi i m v / N) each step; two of them are the
-    roots of a quadratic that three steps in a row give (Prony 1795).
+    A pattern with velocity v multiplies the amplitude of wave m by exp(-2 pi i m v / N) each step.
     """
     waves = np.fft.rfft(values.astype(np.float64), axis=1)[:, 1]
-    found: set[int] = set()
-    for wave in waves:
-        rows = np.stack([wave[:-2], wave[1:-1]], axis=1)
-        if np.linalg.cond(rows) > 1e4:
-            continue
-        constant, linear = np.linalg.lstsq(rows, -wave[2:], rcond=None)[0]
-        turns = -np.angle(np.roots([1, linear, constant])) * source.SENSORS / (2 * np.pi)
-        np.testing.assert_allclose(turns, turns.round(), atol=1e-2)
-        found |= {int(turn) for turn in turns.round()}
-    return found
+    waves = waves[np.abs(waves).min(axis=1) > 0.1]
+    turns = -np.angle(waves[:, 1:] / waves[:, :-1]) * source.SENSORS / (2 * np.pi)
+    np.testing.assert_allclose(turns, np.broadcast_to(turns[:, :1].round(), turns.shape), atol=1e-4)
+    return set(turns[:, 0].round().astype(int).tolist())
 
 
 @pytest.mark.parametrize("name", POPULATIONS)
