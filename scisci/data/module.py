@@ -146,7 +146,8 @@ class StoreDataModule(L.LightningDataModule):
         """Take from what is to be fed the cutoff, and the elements of a model of atoms; or context and horizon."""
         task: Any = self.trainer.lightning_module  # type: ignore[union-attr]
         model = task.model
-        self.cutoff, self.context, self.horizon = getattr(model, "cutoff", 0.0), task.context, task.horizon
+        self.cutoff = getattr(model, "cutoff", 0.0)
+        self.context, self.horizon = getattr(task, "context", 0), getattr(task, "horizon", 0)
         self.elements = frozenset(model.elements) if hasattr(model, "elements") else None
 
     def loader(self, split: str, samples: int | None = None, batch_size: int | None = None) -> DataLoader:

@@ -87,7 +87,7 @@ def test_the_same_points_in_larger_units_are_the_same() -> None:
 
 def test_no_box_no_positions() -> None:
     batch = graph_batch(Ragged(np.array([0, 4]), {"positions": np.eye(4, 3)}, {"group": np.zeros(1, int)}), 2.0)
-    with pytest.raises(UserError, match="reads positions in a periodic box, and these have none"):
+    with pytest.raises(UserError, match="reads positions in a periodic box, and these points are in none"):
         model()(batch)
 
 

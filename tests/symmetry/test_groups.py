@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from scisci.contracts.errors import UserError
-from scisci.contracts.metrics import SYMMETRY_GROUPS
+from scisci.contracts.metrics import SPACE_GROUPS
 from scisci.data.batch import graph_batch
 from scisci.data.ragged import Ragged
 from scisci.symmetry.groups import GROUPS, cubic_matrices, random_orthogonal, random_rotations, require
@@ -35,7 +35,7 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 
 def test_every_group_that_runs_report_exists() -> None:
-    assert set(SYMMETRY_GROUPS) <= set(GROUPS)
+    assert set(SPACE_GROUPS) <= set(GROUPS)
     with pytest.raises(UserError, match="unknown symmetry group 'eucledean'; did you mean 'euclidean'"):
         require("eucledean", points())
 

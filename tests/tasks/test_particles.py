@@ -130,8 +130,8 @@ def test_model_of_another_task_is_refused(
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
     description = (copy / "model.json").read_text()
-    (copy / "model.json").write_text(description.replace('"task": "particles"', '"task": "series"'))
-    with pytest.raises(UserError, match="unknown task 'series'"):
+    (copy / "model.json").write_text(description.replace('"task": "particles"', '"task": "pictures"'))
+    with pytest.raises(UserError, match="unknown task 'pictures'"):
         load_task(copy)
 
 
@@ -170,8 +170,8 @@ def test_data_set_is_found_wherever_it_is_named(tmp_path: Path) -> None:
 def test_every_task_has_a_domain_and_a_name_of_its_own() -> None:
     for task in TASKS:
         assert task_for(task.domain) is task is task_named(task.name)
-    with pytest.raises(UserError, match="no training on samples of the domain 'series'"):
-        task_for("series")
+    with pytest.raises(UserError, match="no training on samples of the domain 'pictures'"):
+        task_for("pictures")
 
 
 def test_statistics_are_those_of_the_training_subset(particle_store: Path) -> None:
