@@ -86,20 +86,20 @@ def show_times(sides: tuple[int, ...] = (32, 64, 96)) -> None:
             print(f"{particles:4d} {box.mesh:4d}  {sum(parts.values()):6.2f} ({split})", flush=True)
 
 
-def show_spectra(box: Box, particles: list[torch.Tensor]) -> None:
-    """Matter power over that of the box's own linear modes, by k."""
+def show_spectra(box: Box, particles: list[torch.Tensor], model: Cosmology = MODEL) -> None:
+    """Matter power over that of the box's own linear modes, by k; with seeds from 0 on."""
     k = 2 * math.pi * np.fft.fftfreq(64, box.side / 64)
     size = np.sqrt(k[:, None, None] ** 2 + k[None, :, None] ** 2 + np.abs(k[None, None, :33]) ** 2)
     window = np.prod(np.meshgrid(*[np.sinc(np.fft.fftfreq(64))] * 2, np.sinc(np.fft.rfftfreq(64)), indexing="ij"), 0)
     edges = np.array([0.03, 0.08, 0.15, 0.25, 0.4, 0.7, 1.1])
     ratios = []
-    for seed, positions in zip(SEEDS, particles, strict=True):
+    for seed, positions in enumerate(particles):
         grown = torch.fft.rfftn(CloudInCell(positions, 64, box.side).paint()).numpy() / window**2
-        linear = linear_density(MODEL, replace(box, particles=64), seed).numpy()
+        linear = linear_density(model, replace(box, particles=64), seed).numpy()
         sums = [np.histogram(size, edges, weights=np.abs(f) ** 2)[0] for f in (grown, linear)]
         ratios.append(sums[0] / sums[1])
     mean, error = np.mean(ratios, 0), np.std(ratios, 0, ddof=1) / math.sqrt(len(ratios))
-    print("\nP / P_linear of the same modes")
+    print(f"\nP / P_linear of the same modes, sigma_8 {model.sigma_8}")
     for low, high, m, e in zip(edges[:-1], edges[1:], mean, error, strict=True):
         print(f"k {low:.2f}-{high:.2f} h/Mpc: {m:.3f} ± {e:.3f}")
 
@@ -165,6 +165,8 @@ def main() -> None:
     print(f"\n{len(runs)} boxes as in the data set: {STANDARD}, Omega_m {MODEL.omega_m}, sigma_8 {MODEL.sigma_8}")
     show_counts(STANDARD, [halos for halos, *_ in runs])
     show_spectra(STANDARD, [positions for _, positions, *_ in runs])
+    faint = Cosmology(MODEL.omega_m, 0.1)
+    show_spectra(STANDARD, [simulate(faint, STANDARD, seed)[0] for seed in range(4)], faint)
     show_correlation(STANDARD, [halos for halos, *_ in runs])
     show_velocities()
     show_convergence(STANDARD)
