@@ -24,7 +24,7 @@ demo: setup  ## small studies of every kind of data: train, fit the laws, write 
 		study=$${demo%:*}; out=out/$$study; \
 		$(BIN)/scisci sweep run configs/studies/$$study.yaml --out $$out; \
 		$(BIN)/scisci scale study $$out/results.parquet --y $${demo#*:} --json $$out/fits.json; \
-		$(BIN)/scisci report $$out/results.parquet --fits $$out/fits.json --out $$out/report.html; \
+		$(BIN)/scisci report $$out/results.parquet --fits $$out/fits.json --metric $${demo#*:} --out $$out/report.html; \
 		echo "Open $$out/report.html; the table behind it is $$out/results.parquet, the fits $$out/fits.json."; \
 	done
 
