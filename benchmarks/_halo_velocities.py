@@ -64,7 +64,11 @@ def interval(values: np.ndarray) -> str:
 def main() -> None:
     """Print a table per split."""
     torch.set_num_threads(1)
-    best = chosen([Path(name) for name in sys.argv[1:]])
+    if not (folders := [Path(name) for name in sys.argv[1:]]) or not all(map(Path.is_dir, folders)):
+        sys.exit("give the folders of sweeps of cosmology-*.yaml studies on velocities")
+    best = chosen(folders)
+    if missing := set(BASELINES) - set(best):
+        sys.exit(f"the sweeps lack runs of {' and '.join(sorted(missing))} with as many boxes; add their folder")
     for split in SPLITS:
         clouds = {label: per_cloud(path, spec, split) for label, (_, path, spec) in best.items()}
         count = len(next(iter(clouds.values())))
