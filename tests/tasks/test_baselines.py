@@ -414,5 +414,9 @@ def test_command_fits_lists_and_refuses(
     assert (result.params, result.unique_samples) == (12, 10)
     with pytest.raises(UserError, match="give a whole number"):
         cli.main(["fit", "two_point", *options, "--set", "count", "some"])
+    fresh = [*options, "--runs", str(tmp_path / "none"), "--heaviest", "99999"]
+    with pytest.raises(UserError, match="heaviest is 99999"):
+        cli.main(["fit", "halo_count", *fresh])
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     with pytest.raises(UserError, match="linear_theory is a baseline; give it to 'scisci baseline fit'"):
         CloudTask(architecture="linear_theory")

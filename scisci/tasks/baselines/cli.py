@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,13 @@ def run_fit(args: argparse.Namespace) -> None:
         code_version=code_version(),
     )
     folder = new_run_folder(args.runs, f"{args.name}-{size}")
-    result = execute(spec, folder)
+    try:
+        result = execute(spec, folder)
+    except UserError:
+        shutil.rmtree(folder)
+        if not any(args.runs.iterdir()):
+            args.runs.rmdir()
+        raise
     write_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
     results = {name: split.metrics for name, split in result.splits.items()}
     show_errors(results, [name for name in next(iter(results.values())) if not name.startswith("symmetry")])
