@@ -27,7 +27,7 @@ def render(study: Study, source: Provenance) -> str:
     data = listed(sorted(study.frame.dataset.dropna().unique()))
     charts = {figure.key: figure.spec() for part in parts for figure in part.figures}
     return (
-        _templates()
+        templates()
         .get_template("page.html.j2")
         .render(
             title=f"How {study.metric.label} scales on {data}",
@@ -41,7 +41,7 @@ def render(study: Study, source: Provenance) -> str:
             dark=Markup(css_tokens("dark")),
             font=Markup(FONT),
             colours=len(SERIES["light"]),
-            vega=Markup(_vega_bundle()),
+            vega=Markup(vega_bundle()),
         )
     )
 
@@ -55,14 +55,15 @@ def script_json(value: Any) -> Markup:
 
 
 @cache
-def _vega_bundle() -> str:
+def vega_bundle() -> str:
     """Vega, Vega-Lite and vega-embed as one script that sets `window.vegaEmbed`."""
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
 
 
-def _templates() -> jinja2.Environment:
+def templates(package: str = "scisci.report") -> jinja2.Environment:
+    """The templates of a package, which escape every text and refuse names that were not given."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("scisci.report"),
+        loader=jinja2.PackageLoader(package),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
