@@ -49,6 +49,7 @@ class EvaluationSpec(_Record):
     max_samples: int | None = Field(default=None, gt=0)
     max_validation_samples: int | None = Field(default=None, gt=0)
     symmetry_samples: int = Field(default=16, ge=0)
+    predictions: bool = Field(default=False, description="keep what the model says of every sample it is measured on")
 
 
 class RunSpec(_Record):
@@ -72,8 +73,12 @@ class RunSpec(_Record):
 
     @property
     def run(self) -> str:
-        """The run's name: the first 16 hexadecimal digits of the sha256 of its canonical JSON (keys sorted)."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """The run's name: the first 16 hexadecimal digits of the sha256 of its canonical JSON (keys sorted).
+
+        Whether predictions are kept decides nothing and is left out of it.
+        """
+        asked = self.model_dump(mode="json", exclude={"evaluation": {"predictions"}})
+        canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return digest(canonical.encode())[:16]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import lightning as L
@@ -53,6 +53,8 @@ class Task(L.LightningModule):
 
     model: nn.Module
     statistics: Any
+    record: Callable[[str, dict[str, Tensor]], None] | None = None
+    """Takes a split and what `told` says of its next batch, while tests are to leave predictions"""
 
     @classmethod
     def inputs(cls, store: Store) -> Inputs:
@@ -212,7 +214,15 @@ class Task(L.LightningModule):
         """Accumulate errors per split; keep the first batch for the symmetry errors."""
         batch = self.seen(batch)
         self._first_batches.setdefault(dataloader_idx, batch)
-        self._tests.setdefault(dataloader_idx, Accumulator(self.errors)).update(self.model(batch), batch)
+        split = self.trainer.datamodule.test_splits[dataloader_idx]  # type: ignore[attr-defined]
+        self.evaluate(batch, split, self._tests.setdefault(dataloader_idx, Accumulator(self.errors)))
+
+    def evaluate(self, batch: Any, split: str, errors: Accumulator) -> None:
+        """Add the model's errors on a batch of a split to `errors`, and record its predictions if these are kept."""
+        outputs = self.complete(self.model(batch), batch)
+        errors.update(outputs, batch)
+        if self.record is not None:
+            self.record(split, self.told(outputs, batch))
 
     def on_test_epoch_end(self) -> None:
         """Put metrics and symmetry errors of every split into `test_results`."""
@@ -238,7 +248,14 @@ class Task(L.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """What is predicted, and where each system's points begin."""
         batch = self.seen(batch)
-        outputs = self.model(batch)
+        return self.told(self.complete(self.model(batch), batch), batch)
+
+    def complete(self, outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+        """The model's outputs, with what errors and predictions both need of them worked out."""
+        return outputs
+
+    def told(self, outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+        """What a predictions file keeps of complete outputs, and where each system's points begin."""
         return {name: outputs[name] for name in self.predicted if name in outputs} | {"ptr": batch.ptr}
 
     def configure_optimizers(self) -> Any:

@@ -153,7 +153,8 @@ def evaluate(
     with writing_predictions(path, store.fingerprint, split, **attributes) as writer:
         for ids, ragged, names in batches(store, split, samples):
             found = evaluator.outputs(ragged, names)
-            forces = {"forces": found.pop("forces")}
+            # In the precision of the file, so that the errors are those of what it holds.
+            forces = {"forces": found.pop("forces").astype(np.float32)}
             writer.append(ids, ragged.lengths, found, forces)
             tensors = {name: torch.from_numpy(values) for name, values in {**found, **forces}.items()}
             errors.update(tensors, graph_batch(ragged, cutoff=0))

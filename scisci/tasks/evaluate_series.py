@@ -19,7 +19,7 @@ from scisci.data.store import Store
 from scisci.tasks.factories import made_by
 from scisci.tasks.metrics import Accumulator
 from scisci.tasks.predictions import writing_predictions
-from scisci.tasks.series_metrics import LEVELS, series_errors
+from scisci.tasks.series_metrics import LEVELS, series_errors, summarise, to_steps
 
 BATCH = 64
 Entry = dict[str, Any]
@@ -154,12 +154,10 @@ def evaluate(
     windows = forecaster.windows(store, split, samples)
     with writing_predictions(path, store.fingerprint, split, **attributes) as writer:
         for ids, batch, entries, rows in batches(store, windows, forecaster.together):
-            outputs = forecaster.outputs(entries, batch, rows)
-            real = torch.arange(batch.past.shape[1]) < batch.channels[:, None]
-            steps = {"mean": outputs["mean"][real].flatten(), "quantiles": outputs["quantiles"][real].flatten(0, 1)}
-            lengths = (batch.channels * forecaster.horizon).numpy()
-            per_point = {name: values.numpy() for name, values in steps.items()}
-            writer.append(ids, lengths, {"start": batch.start.numpy()}, per_point)
+            outputs = summarise(forecaster.outputs(entries, batch, rows), batch)
+            kept = {name: values.numpy() for name, values in to_steps(outputs, batch).items()}
+            lengths, start = np.diff(kept.pop("ptr")), kept.pop("start")
+            writer.append(ids, lengths, {"start": start}, kept)
             errors.update(outputs, batch)
             if progress is not None:
                 progress(len(ids))

@@ -96,6 +96,6 @@ class ParticleTask(Task):
         missed = outputs["displacement"] - (batch.target_positions - batch.pos)
         return missed.square().mean() / self.statistics.scales["displacement"] ** 2
 
-    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Positions at the later time, and where each system's particles begin."""
-        return {"positions": batch.pos + self.model(batch)["displacement"], "ptr": batch.ptr}
+    def told(self, outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+        """Positions at the later time, in float64 so that displacements come back, and where particles begin."""
+        return {"positions": batch.pos.double() + outputs["displacement"].double(), "ptr": batch.ptr}

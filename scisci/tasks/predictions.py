@@ -1,20 +1,27 @@
-"""The predictions file: what a model says of every sample of a split, written by `predict` and `evaluate`."""
+"""The predictions file: what a model says of every sample of a split, written by runs, `predict` and `evaluate`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 from torch import Tensor
 
 from scisci.contracts.files import atomic_path
-from scisci.data.store import Store
-from scisci.tasks.base import Task
+
+if TYPE_CHECKING:
+    from scisci.data.module import StoreDataModule
+    from scisci.data.store import Store
+    from scisci.tasks.base import Task
 
 SCHEMA_VERSION = 1
+ROWS_PER_CHUNK = 4096
+# Options of a task without which its predictions cannot be held against labels.
+OPTIONS = ("heaviest", "context", "horizon")
 
 
 class PredictionsWriter:
@@ -33,9 +40,10 @@ class PredictionsWriter:
     ) -> None:
         """Add samples: their `ids` [n] in the store, how many points each has, and what was predicted of them.
 
-        `per_system`: a row per sample (`energy` [n] eV; `stress` [n, 3, 3] eV/Å³, NaN where a sample has none;
-        `omega_m`, `sigma_8`). `per_point`: a row per point, samples one after the other (`forces` [sum of lengths, 3]
-        eV/Å; `positions`; `velocities` km/s; `infilling` [sum of lengths] log-odds).
+        `per_system`: a row per sample, kept in float64 (`energy` [n] eV; `stress` [n, 3, 3] eV/Å³, NaN where a sample
+        has none; `omega_m`, `sigma_8`; `start`). `per_point`: a row per point, samples one after the other, kept in
+        float32 (`forces` [sum of lengths, 3] eV/Å; `velocities` km/s; `infilling` [sum of lengths] log-odds; `mean`
+        and `quantiles` [sum of lengths, 9]) or, if given so, in float64 (`positions`).
         """
         self._extend("ids", ids.astype(np.int64))
         self._extend("offsets", self._file["offsets"][-1] + np.cumsum(lengths, dtype=np.int64))
@@ -44,12 +52,13 @@ class PredictionsWriter:
             self._extend(name, values.astype(np.float64))
         for name, values in per_point.items():
             assert len(values) == lengths.sum()
-            self._extend(name, values.astype(np.float32))
+            self._extend(name, values.astype(np.float64 if values.dtype == np.float64 else np.float32))
 
     def _extend(self, name: str, values: np.ndarray) -> None:
         if name not in self._file:
-            shape = (0, *values.shape[1:])
-            self._file.create_dataset(name, shape, values.dtype, maxshape=(None, *shape[1:]), chunks=(4096, *shape[1:]))
+            row = values.shape[1:]
+            layout = {"maxshape": (None, *row), "chunks": (ROWS_PER_CHUNK, *row), "shuffle": True, "compression": 4}
+            self._file.create_dataset(name, (0, *row), values.dtype, **layout)
         node, start = self._file[name], len(self._file[name])
         node.resize(start + len(values), axis=0)
         node[start:] = values
@@ -73,13 +82,13 @@ def writing_outputs(
 ) -> Iterator[Callable[[Mapping[str, Tensor], Tensor], None]]:
     """Write what a task predicts of a split's first `samples`: yields what takes outputs and `ptr` batch by batch.
 
-    Where the task shows its model the heaviest points alone, the file says how many in its attribute `heaviest`, and
-    has a row for each of these.
+    Attributes say what rebuilds the samples as the model saw them: `heaviest` where it saw so many heaviest points
+    alone, of which there is a row each, and `context` and `horizon` of the windows of series.
     """
-    ids, heaviest = task.rows(store, store.split(split).indices(samples)), task.hparams.get("heaviest")
-    seen = {} if heaviest is None else {"heaviest": str(heaviest)}
+    ids = task.rows(store, store.split(split).indices(samples))
+    options = {name: str(value) for name in OPTIONS if (value := task.hparams.get(name)) is not None}
     written = 0
-    with writing_predictions(path, store.fingerprint, split, **seen) as writer:
+    with writing_predictions(path, store.fingerprint, split, **options) as writer:
 
         def write(outputs: Mapping[str, Tensor], ptr: Tensor) -> None:
             nonlocal written
@@ -87,8 +96,28 @@ def writing_outputs(
             parts: dict[str, dict[str, np.ndarray]] = {"system": {}, "point": {}}
             for name, kind in task.predicted.items():
                 if name in outputs:
-                    parts[kind][name] = outputs[name].cpu().numpy()
+                    parts[kind][name] = outputs[name].detach().cpu().numpy()
             writer.append(ids[written : written + len(lengths)], lengths, parts["system"], parts["point"])
             written += len(lengths)
 
         yield write
+
+
+@contextmanager
+def recording(folder: Path | None, task: Task, data: StoreDataModule) -> Iterator[None]:
+    """Meanwhile, have a task that is tested on `data` write `<split>.h5` into `folder`; nothing where that is None."""
+    if folder is None:
+        yield
+        return
+    with ExitStack() as files:
+        writing = {
+            split: files.enter_context(
+                writing_outputs(folder / f"{split}.h5", task, data.store, split, data.test_samples)
+            )
+            for split in data.test_splits
+        }
+        task.record = lambda split, told: writing[split](told, told["ptr"])
+        try:
+            yield
+        finally:
+            task.record = None

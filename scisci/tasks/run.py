@@ -29,6 +29,7 @@ from scisci.tasks.baselines import registry as baselines
 from scisci.tasks.baselines.run import execute as execute_baseline
 from scisci.tasks.checkpoints import read_checkpoint, save_model
 from scisci.tasks.domains import task_for
+from scisci.tasks.predictions import recording
 from scisci.tasks.version import code_version
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -175,7 +176,7 @@ def execute(spec: RunSpec, folder: Path) -> RunResult:
         trainer = L.Trainer(**_trainer_options(spec), callbacks=[curve, best], logger=False, inference_mode=False)
         reset_peak_memory(trainer.strategy.root_device)
         trainer.fit(task, data)
-        result = conclude(task, data, trainer, best, curve, folder, spec.run)
+        result = conclude(task, data, trainer, best, curve, folder, spec.run, spec.evaluation.predictions)
     write_config(spec, task, data, folder)
     chosen = spec.optimization.learning_rate_choice
     return result.model_copy(update={"seconds": time.perf_counter() - start, "learning_rate_choice": chosen})
@@ -194,8 +195,12 @@ def conclude(
     curve: Curve,
     folder: Path,
     run: str,
+    predictions: bool = False,
 ) -> RunResult:
-    """Measure the best weights on every test split and write model and curve: what all training ends in."""
+    """Measure the best weights on every test split and write model and curve: what all training ends in.
+
+    With `predictions`, what was measured is kept too, in `predictions/<split>.h5`.
+    """
     device, seconds = trainer.strategy.root_device, curve.seconds
     params, params_body = parameter_counts(task.model)
     samples = len(data.train_indices())
@@ -219,7 +224,8 @@ def conclude(
     )
     if task.diverged:
         return result
-    trainer.test(task, data, verbose=False)
+    with recording(folder / "predictions" if predictions else None, task, data):
+        trainer.test(task, data, verbose=False)
     save_model(task, folder)
     splits = {
         name: SplitResult(severity=data.store.split(name).severity, metrics=metrics)

@@ -26,7 +26,7 @@ from scisci.symmetry.forecasts import measure_forecasts
 from scisci.symmetry.measure import Errors, as_dtype, relative_rms
 from scisci.tasks.base import Task
 from scisci.tasks.metrics import Accumulator
-from scisci.tasks.series_metrics import LEVELS, likelihood_errors, series_errors
+from scisci.tasks.series_metrics import likelihood_errors, series_errors, summarise, to_steps
 
 HUBER_DELTA = 2.0
 
@@ -176,19 +176,13 @@ class SeriesTask(Task):
             for (group, quantity), errors in measured.items()
         }
 
-    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+    def complete(self, outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+        """Mean, deciles and log density."""
+        return summarise(outputs, batch)
+
+    def told(self, outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
         """Mean and deciles, step by step and channel by channel, and at which step of its series a forecast begins."""
-        outputs, horizon = self.model(batch), batch.future.shape[-1]
-        if "point" in outputs:
-            mean = outputs["point"]
-            quantiles = mean[..., None].expand(*mean.shape, len(LEVELS))
-        else:
-            mixture = StudentMixture.of(outputs)
-            mean, quantiles = mixture.mean(), mixture.quantile(LEVELS)
-        real = torch.arange(mean.shape[1], device=mean.device) < batch.channels[:, None]
-        ptr = torch.cat([batch.ptr[:1], (batch.channels * horizon).cumsum(0)])
-        rows = {"mean": mean[real].flatten(), "quantiles": quantiles[real].flatten(0, 1)}
-        return rows | {"start": batch.start, "ptr": ptr}
+        return to_steps(outputs, batch)
 
 
 def centre(outputs: dict[str, Tensor]) -> Tensor:

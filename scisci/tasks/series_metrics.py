@@ -83,6 +83,45 @@ def deciles(outputs: dict[str, Tensor]) -> Float[Tensor, "batch channels horizon
     return _mixture(outputs).quantile(LEVELS)
 
 
+def summarise(outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+    """`mean`, `quantiles` at `LEVELS` and, of a density, `log_density` of a model's outputs, each found only once.
+
+    Float64; mean and quantiles are first rounded to float32, which predictions files hold, so that errors are those of
+    the file to the last digit.
+    """
+    mean, density = expected(outputs, batch.future.double())
+    found = {"mean": mean.float().double(), "quantiles": deciles(outputs).float().double()}
+    return found if density is None else found | {"log_density": density}
+
+
+def to_steps(found: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+    """What a predictions file keeps of a forecast: `mean` [S] and `quantiles` [S, 9] of the S steps of all channels.
+
+    Windows and their channels one after the other, without what pads a batch. With `start` [B], at which step of its
+    series each forecast begins, and `ptr` [B + 1] into the steps.
+    """
+    ptr = torch.cat([batch.ptr[:1], (batch.channels * batch.future.shape[-1]).cumsum(0)])
+    rows = {name: found[name][real_channels(batch)].flatten(0, 1).float() for name in ("mean", "quantiles")}
+    return rows | {"start": batch.start, "ptr": ptr}
+
+
+def of_steps(kept: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+    """Undo `to_steps`: `mean` [B, C, H] and `quantiles` [B, C, H, 9] in float64, NaN where channels pad the batch."""
+    real, horizon = real_channels(batch), batch.future.shape[-1]
+    found = {}
+    for name in ("mean", "quantiles"):
+        values = kept[name].double().unflatten(0, (-1, horizon))
+        found[name] = values.new_full((*real.shape, *values.shape[1:]), torch.nan)
+        found[name][real] = values
+    return found
+
+
+def real_channels(batch: Any) -> Bool[Tensor, "batch channels"]:
+    """Which channels are of a series; the others pad the batch."""
+    real: Tensor = torch.arange(batch.past.shape[1], device=batch.past.device) < batch.channels[:, None]
+    return real
+
+
 def likelihood_errors(outputs: dict[str, Tensor], batch: Any) -> Errors:
     """Per-sample (numerator, weight) of what needs no quantiles: `series_mse`, and of a density its `series_nll`.
 

@@ -23,6 +23,7 @@ from scisci.tasks.baselines.stored import save
 from scisci.tasks.domains import task_for
 from scisci.tasks.heaviest import check_heaviest
 from scisci.tasks.metrics import Accumulator
+from scisci.tasks.predictions import recording
 
 BATCH = 8
 # Targets whose labels the store calls otherwise.
@@ -55,10 +56,11 @@ def execute(spec: RunSpec, folder: Path, data: StoreDataModule) -> RunResult:
         start = time.perf_counter()
         baseline.fit(lambda: of(train), lambda: of(val))
         fitted = time.perf_counter()
-        splits = {
-            name: SplitResult(severity=data.store.split(name).severity, metrics=measured(task, data, name))
-            for name in data.test_splits
-        }
+        with recording(folder / "predictions" if spec.evaluation.predictions else None, task, data):
+            splits = {
+                name: SplitResult(severity=data.store.split(name).severity, metrics=measured(task, data, name))
+                for name in data.test_splits
+            }
     save(baseline, spec, data, folder)
     seen = len(train) * baseline.steps
     return RunResult(
@@ -106,7 +108,7 @@ def measured(task: Task, data: StoreDataModule, split: str) -> dict[str, MetricV
     """Metrics and symmetry errors of `task.model` on one split."""
     errors = Accumulator(task.errors)
     for batch in evaluated(task, data, split):
-        errors.update(task.model(batch), batch)
+        task.evaluate(batch, split, errors)
     metrics = errors.compute()
     if samples := task.hparams["symmetry_samples"]:
         indices = data.store.split(split).indices(data.test_samples)[:samples]
