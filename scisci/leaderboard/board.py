@@ -35,10 +35,14 @@ class Exponent:
     estimate: Estimate | None
     verdict: str
     reason: str = ""
+    fixed: str = ""
+    """what is held constant along the axis, or how the runs of the compute frontier were chosen"""
     held_out: float | None = None
     """rms of ln predicted - ln observed at the largest scale, which the fit had not seen"""
     forecast: Estimate | None = None
-    """error at the board's compute (axis "flops" alone)"""
+    """error of one further run at the board's compute (axis "flops" alone)"""
+    forecast_reason: str = ""
+    """why there is no forecast, where one was asked for"""
     against_reference: Literal["slope", "offset", "none", "undecided", "is the reference"] = "undecided"
     against_reference_words: str = ""
 
@@ -58,6 +62,8 @@ class Score:
     """OOD over ID error (None for the ID split)"""
     sealed: Estimate | None = None
     """error on the sealed test set of the same split"""
+    sealed_gap: Estimate | None = None
+    """sealed over public error: above 1, the public test set may have been fitted"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ class Entry:
     data: int
     seeds: int
     chosen_by: str
-    params: int
+    params: int | None
+    """None where no run ended well; then `scores` is empty"""
     params_body: int | None
     flops: float | None
     seconds: float
@@ -114,8 +121,12 @@ class RunPoint:
 
 @dataclass(frozen=True)
 class Board:
-    """All entries on one data set, best first; `splits` begin with the in-distribution one."""
+    """All entries on one target of one data set, best first; `splits` begin with the in-distribution one.
 
+    `name` is unique among boards: the data set's, followed by the metric's where it is another target than the first.
+    """
+
+    name: str
     dataset: str
     title: str
     domain: str

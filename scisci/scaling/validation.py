@@ -59,8 +59,7 @@ def _plain(value: float) -> float | None:
 def holdout(law: Law, data: Points, rule: str, delta: float) -> Holdout:
     """Fit without the points that `rule` names ("N>1e8", or a share such as "0.2" of the largest sizes)."""
     held = held_out(law, data, rule)
-    small = fit(law, data.take(~held), delta=delta)
-    error = np.log(small.predict(*(values[held] for values in data.x))) - data.log_y[held]
+    error = extrapolation(law, data, held, delta)
     return Holdout(
         rule,
         int(held.sum()),
@@ -69,6 +68,12 @@ def holdout(law: Law, data: Points, rule: str, delta: float) -> Holdout:
         tuple(_drift(law, data, delta)),
         _leave_one_size_out(law, data, delta),
     )
+
+
+def extrapolation(law: Law, data: Points, held: np.ndarray, delta: float) -> np.ndarray:
+    """ln predicted - ln observed of the points where `held` [n] is true, by the law fitted without them."""
+    small = fit(law, data.take(~held), delta=delta)
+    return np.log(small.predict(*(values[held] for values in data.x))) - data.log_y[held]
 
 
 def held_out(law: Law, data: Points, rule: str) -> np.ndarray:
