@@ -2,7 +2,8 @@
 
 A group acts on the context and, from its end on, on the forecast. `delay` and `patches` take the context for one period
 of a signal and begin it some steps later; compared is what both forecasts are about. Windows of a single channel say
-nothing about `channels` and `flow`, nor do models without patches about `patches`.
+nothing about `channels` and `flow`, nor do models without patches about `patches`. A channel that is constant over its
+context has no standard deviation, so no unit that moves with it, and is left out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from scisci.data.batch import assemble
 from scisci.symmetry.measure import Errors
 from scisci.symmetry.series import SERIES, Delay, SeriesElement, apply_to_series
 
-# A batch of windows → a forecast [B, C, H]; a batch and values [B, C, n] → values in units of each channel.
+# A batch of windows → a forecast [B, C, H]; a batch and values [B, C, n] → values in units of each channel, or NaN.
 Forecast = Callable[[Batch], Tensor]
 Normalise = Callable[[Batch, Tensor], Tensor]
 ABOUT: dict[str, tuple[str, str]] = {
@@ -101,6 +102,7 @@ def measure_forecasts(
         for rows, windows in alike(batch):
             plain = forecast(windows)
             seen = windows.future_observed & windows.past_observed.any(dim=2, keepdim=True)
+            seen &= normalise(windows, torch.zeros_like(plain)).isfinite()
             size, label = normalise(windows, plain).double(), normalise(windows, windows.future).double()
             shared = {
                 "signals": torch.where(seen, size.square(), 0).sum(dim=(1, 2)),

@@ -191,5 +191,6 @@ def centre(outputs: dict[str, Tensor]) -> Tensor:
 
 
 def normalised(batch: Any, values: Tensor) -> Tensor:
-    """Values [B, C, n] in units of each channel's mean and standard deviation over the context."""
-    return instance(batch.past, batch.past_observed).normalise(values)
+    """Values [B, C, n] in units of each channel's mean and standard deviation over the context; NaN where that is 0."""
+    units = instance(batch.past, batch.past_observed)
+    return torch.where(units.varies, units.normalise(values), torch.nan)

@@ -124,6 +124,19 @@ def test_only_steps_with_labels_and_channels_with_a_past_count() -> None:
     assert np.isfinite(found.missed).all()
 
 
+def test_channels_constant_over_their_context_are_left_out() -> None:
+    """They have no unit: 1 may be as much to one of them as 10 to another."""
+    batch = windows((2,) * 6)
+    batch.past[0, 1], batch.past[1] = 7.0, 0.0
+    units = [measure_forecasts(lambda b: last(b) + 5.0, [batch], [g], normalised) for g in ("scale", "offset")]
+    for (found,) in (part.values() for part in units):
+        entries = batch.future_observed.sum(dim=2)
+        entries[0, 1], entries[1] = 0, 0
+        np.testing.assert_array_equal(found.entries, entries.sum(dim=1))
+        assert found.squares[1] == found.signals[1] == 0
+    assert relative_rms(found.squares.mean(axis=1), found.signals).value < 1e-6
+
+
 def test_absent_channels_never_take_part() -> None:
     batch = windows((3, 1, 2, 3, 1))
     rows = {count: part for _, part in alike(batch) for count in [part.past.shape[1]]}

@@ -14,10 +14,14 @@ FLAT = 4 * torch.finfo(torch.float32).eps
 
 @dataclass(frozen=True)
 class Instance:
-    """Mean and scale, [B, C, 1] each, of every channel of every series; the scale is above zero."""
+    """Mean and scale, [B, C, 1] each, of every channel of every series; the scale is above zero.
+
+    `varies` [B, C, 1] is false where a channel is constant, and its scale therefore not its own.
+    """
 
     mean: Tensor
     scale: Tensor
+    varies: Tensor
 
     def normalise(self, values: Tensor) -> Tensor:
         """Values [B, C, n] in the units of the data → in units of each channel."""
@@ -41,5 +45,6 @@ def instance(values: Float[Tensor, "batch channels times"], observed: Bool[Tenso
     spread = ((exact - mean) * observed).square().sum(dim=-1, keepdim=True).div(count).sqrt()
     largest = exact.abs().amax(dim=-1, keepdim=True)
     size = torch.where(largest > 0, largest, 1)
-    scale = torch.where(spread > FLAT * largest, spread, size)
-    return Instance(mean.to(values.dtype), scale.to(values.dtype))
+    varies = spread > FLAT * largest
+    scale = torch.where(varies, spread, size)
+    return Instance(mean.to(values.dtype), scale.to(values.dtype), varies)
