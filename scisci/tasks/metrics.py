@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -189,17 +189,26 @@ class Accumulator:
             self._parts[name].append((parts[0].detach().cpu(), parts[1].cpu()))
         self._groups.append(batch.group.cpu())
 
+    def parts(self) -> Iterator[tuple[str, type, np.ndarray, np.ndarray]]:
+        """Each metric, the kind of its parts (`tuple`, `Shares` or `Relative`), and both for all samples so far."""
+        for name, parts in self._parts.items():
+            first, second = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+            yield name, self._kinds[name], first, second
+
+    @property
+    def groups(self) -> np.ndarray:
+        """[n] the group of every sample so far."""
+        return torch.cat(self._groups).numpy()
+
     def compute(self) -> dict[str, MetricValue]:
         """The estimate of each metric over all samples so far."""
-        groups = torch.cat(self._groups).numpy()
-        estimates = {}
-        for name, parts in self._parts.items():
-            numerators, weights = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-            if self._kinds[name] is Relative:
+        groups, estimates = self.groups, {}
+        for name, kind, numerators, weights in self.parts():
+            if kind is Relative:
                 if (found := geometric_mean(numerators, weights, groups)) is not None:
                     estimates[name] = found
                 continue
-            if self._kinds[name] is Shares:
+            if kind is Shares:
                 weights = np.square(weights - weights.mean())
                 numerators = weights - numerators if name.endswith("_r2") else numerators
             # Where there is nothing to take a mean over, the split has no such metric.

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import atomic_path
-from scisci.data.batch import graph_batch
 from scisci.data.shifts import Setting, measure, shift_named
 from scisci.data.store import Store
-from scisci.tasks.heaviest import heaviest
-from scisci.tasks.metrics import (
-    PARAMETERS,
-    SampleErrors,
-    Shares,
-    infilling_errors,
-    parameter_errors,
-    particle_errors,
-    potential_errors,
-    ratio_estimate,
-    velocity_errors,
-)
+from scisci.tasks.metrics import Relative, Shares, ratio_estimate
+from scisci.tasks.scoring import errors_of, reading
 
-BATCH = 1024
 SCHEMA = pa.schema(
     [
         ("model", pa.string()),
@@ -65,90 +50,25 @@ class Predicted:
     """metric → (numerators, weights), [n] each, or [n, K] of a mean of K ratios"""
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """What a predictions file of a domain may be about: the quantities it must hold then, and how they are scored."""
-
-    domain: str
-    quantities: tuple[str, ...]
-    fields: tuple[str, ...]
-    """what the store must hold"""
-    errors: SampleErrors
-
-
-SCORINGS = (
-    Scoring("atoms", ("energy", "forces"), ("energy", "forces"), potential_errors),
-    Scoring("particles", ("positions",), ("target_positions",), particle_errors),
-    Scoring("cloud", ("velocities",), ("velocities",), velocity_errors),
-    Scoring("cloud", PARAMETERS, PARAMETERS, parameter_errors),
-    Scoring("tree", PARAMETERS, PARAMETERS, parameter_errors),
-    Scoring("tree", ("infilling",), ("label",), infilling_errors),
-)
-PER_SYSTEM, PER_POINT = ("energy", "stress", *PARAMETERS), ("forces", "positions", "velocities", "infilling")
-
-
-def scoring(store: Store, file: h5py.File, path: Path) -> Scoring:
-    """How predictions of a store's samples are scored; `UserError` if they lack a quantity, or the store its label."""
-    known = [one for one in SCORINGS if one.domain == store.domain]
-    if not known:
-        domains = ", ".join(dict.fromkeys(one.domain for one in SCORINGS))
-        raise UserError(f"predictions for the domain {store.domain!r} cannot be scored; choose data of: {domains}")
-    found = max(known, key=lambda one: len(set(one.quantities) & file.keys()))
-    if absent := set(found.quantities) - file.keys():
-        raise UserError(f"{path} has no {' and no '.join(sorted(absent))}; predict again")
-    if absent := set(found.fields) - set(store.fields):
-        raise UserError(f"{store.path} has no {' and no '.join(sorted(absent))} to score {path} by; give other data")
-    return found
-
-
-def _outputs(file: h5py.File, samples: slice, batch: Any) -> dict[str, torch.Tensor]:
-    """A model's outputs for some samples, from its predictions."""
-    offsets = file["offsets"]
-    points = slice(offsets[samples.start], offsets[samples.stop])
-    found = {name: torch.from_numpy(file[name][samples]) for name in PER_SYSTEM if name in file}
-    found |= {name: torch.from_numpy(file[name][points]) for name in PER_POINT if name in file}
-    if "positions" in found:
-        found["displacement"] = found["positions"] - batch.pos
-    return found
-
-
 def read_predicted(store: Store, path: Path) -> Predicted:
-    """Hold a predictions file against the labels of `store`, in slices.
+    """Hold a predictions file against the labels of `store`.
 
     `UserError` if it is not a predictions file, is of another store, or lacks a quantity of the domain.
     """
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(f"{path} is not a readable predictions file; write one with 'scisci predict'") from error
-    with file:
-        if file.attrs.get("format") != "scisci-predictions":
-            raise UserError(f"{path} is not a predictions file; write one with 'scisci predict'")
-        if file.attrs["fingerprint"] != store.fingerprint:
-            raise UserError(f"{path} is for other data than {store.path} (the fingerprints differ); predict again")
-        errors = scoring(store, file, path).errors
-        parts: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
-        shares, ids = set[str](), file["ids"][...]
-        for start in range(0, len(ids), BATCH):
-            samples = slice(start, min(start + BATCH, len(ids)))
-            batch = graph_batch(store.take(ids[samples]), cutoff=0)
-            if "heaviest" in file.attrs:
-                batch = heaviest(batch, int(file.attrs["heaviest"]))
-            if not np.array_equal(np.diff(file["offsets"][start : samples.stop + 1]), batch.ptr.diff().numpy()):
-                raise UserError(f"{path} has another number of points than the samples it is for; predict again")
-            for name, pair in errors(_outputs(file, samples, batch), batch).items():
-                shares |= {name} if isinstance(pair, Shares) else set()
-                parts[name].append((pair[0], pair[1]))
-        split = str(file.attrs["split"])
+    with reading(path) as file:
+        errors = errors_of(store, file, path)
+        split, ids = str(file.attrs["split"]), file["ids"][...]
     scored = {}
-    for name, pairs in parts.items():
-        numerators, weights = (torch.cat(column).numpy() for column in zip(*pairs, strict=True))
-        if name in shares:
+    for name, kind, numerators, weights in errors.parts():
+        # Of these there is no sum over the samples of a bin: they are means over whole series.
+        if kind is Relative:
+            continue
+        if kind is Shares:
             # Of the variance over the whole split, so that a bin of similar labels is no harder than another one.
             weights = np.full(len(weights), weights.var())
             numerators = weights - numerators if name.endswith("_r2") else numerators
         scored[name] = (numerators, weights)
-    return Predicted(split, ids, store.sample_column("group")[ids], scored)
+    return Predicted(split, ids, errors.groups, scored)
 
 
 def equal_count_bins(values: np.ndarray, bins: int) -> np.ndarray:
