@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from scisci.contracts.errors import UserError
-from scisci.data.batch import graph_batch
+from scisci.data.batch import assemble, graph_batch
 from scisci.data.series import SeriesDataset, checked_times
 from scisci.data.store import Store
 from scisci.tasks.heaviest import heaviest
@@ -31,6 +31,8 @@ from scisci.tasks.predictions import OPTIONS
 from scisci.tasks.series_metrics import of_steps, series_errors
 
 BATCH, WINDOWS = 1024, 64
+# The samples of some windows, and their batch → which of them are scored.
+Counts = Callable[[np.ndarray, Any], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,14 @@ class View:
             yield few, batch if self.heaviest is None else heaviest(batch, self.heaviest)
 
 
-def errors_of(store: Store, file: h5py.File, path: Path, fingerprint: str | None = None) -> Accumulator:
+def errors_of(
+    store: Store, file: h5py.File, path: Path, fingerprint: str | None = None, counts: Counts | None = None
+) -> Accumulator:
     """Hold an open predictions file against the labels of `store`, in slices: `compute` gives what a run records.
 
-    `path` is its name in messages, `fingerprint` that of the data it must be of, if not the store's own. `UserError` if
-    it is not a predictions file, is of other data, or lacks a quantity of the domain or rows.
+    `path` is its name in messages, `fingerprint` that of the data it must be of, if not the store's own, and `counts`
+    says which windows of series are scored, if not all. `UserError` if it is not a predictions file, is of other data,
+    or lacks a quantity of the domain or rows.
     """
     if file.attrs.get("format") != "scisci-predictions":
         raise UserError(f"{path} is not a predictions file; write one with 'scisci predict'")
@@ -139,11 +144,23 @@ def errors_of(store: Store, file: h5py.File, path: Path, fingerprint: str | None
         lengths = batch.channels * batch.future.shape[-1] if "future" in batch else batch.ptr.diff()
         if not np.array_equal(np.diff(points), lengths.numpy()):
             raise UserError(f"{path} has another number of points than the samples it is for; predict again")
-        accumulator.update(_outputs(file, part, slice(points[0], points[-1]), batch, path), batch)
+        outputs = _outputs(file, part, slice(points[0], points[-1]), batch, path)
+        if counts is not None:
+            outputs, batch = kept_windows(outputs, batch, counts(rows, batch))
+        if batch.num_graphs:
+            accumulator.update(outputs, batch)
         start = part.stop
     if start != len(ids):
         raise UserError(f"{path} has {len(ids)} rows for {start} samples or windows; predict again")
     return accumulator
+
+
+def kept_windows(outputs: dict[str, torch.Tensor], batch: Any, kept: np.ndarray) -> tuple[dict[str, torch.Tensor], Any]:
+    """Those windows of a batch, and of what is said of them, that are `kept` [B]."""
+    index, count = torch.from_numpy(kept), int(kept.sum())
+    tensors = {name: value[index] for name, value in batch.to_dict().items() if name not in ("batch", "ptr")}
+    tensors |= {"batch": torch.arange(count), "ptr": torch.arange(count + 1)}
+    return {name: value[index] for name, value in outputs.items()}, assemble(tensors)
 
 
 def _rows(store: Store, file: h5py.File, path: Path) -> tuple[np.ndarray, np.ndarray]:
