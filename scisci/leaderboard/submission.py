@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import datetime
+import re
+import unicodedata
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, model_validator
 
+from scisci.contracts.errors import UserError
+from scisci.contracts.metrics import metric
 from scisci.contracts.run import Status
 
 SCHEMA_VERSION: Literal[1] = 1
 SLUG = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+# Names that a file cannot have on Windows, whatever its suffix.
+RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{k}" for port in ("com", "lpt") for k in range(1, 10)}
 
-Text = Annotated[str, Field(min_length=1, max_length=2000)]
-Name = Annotated[str, Field(pattern=NAME)]
+
+def _visible(text: str) -> str:
+    """Text without characters that nobody sees and that can make it read otherwise, such as bidirectional overrides."""
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") and character != "\n":
+            raise ValueError(f"it has the invisible character U+{ord(character):04X}; leave that out")
+    return text
+
+
+def _portable(name: str) -> str:
+    if name.partition(".")[0].lower() in RESERVED or name.endswith("."):
+        raise ValueError(f"{name!r} is no name for a file on every system; choose another one")
+    return name
+
+
+Visible = AfterValidator(_visible)
+Text = Annotated[str, Field(min_length=1, max_length=2000), Visible]
+Name = Annotated[str, Field(pattern=NAME), AfterValidator(_portable)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Claim = Literal["exact", "approximate", "learned", "none"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -54,7 +78,7 @@ class TrainingData(_Part):
 class Tuning(_Part):
     """How much was spent on choosing hyper-parameters."""
 
-    trials: int = Field(ge=0, description="training runs made to choose them, all sizes together")
+    trials: Count = Field(description="training runs made to choose them, all sizes together")
     selected_on: Text = Field(description="the split and metric that chose, such as 'val, force_mae'")
     description: Text = "not given"
 
@@ -81,18 +105,18 @@ class Run(_Part):
     reason: Text | None = None
     size: Name
     treatment: Name = "none"
-    params: int | None = Field(default=None, gt=0)
-    params_body: int | None = Field(default=None, ge=0, description="without embeddings and references")
-    data: int = Field(gt=0, description="unique training samples")
-    samples_seen: int = Field(ge=0)
+    params: Count | None = Field(default=None, gt=0)
+    params_body: Count | None = Field(default=None, description="without embeddings and references")
+    data: Count = Field(gt=0, description="unique training samples")
+    samples_seen: Count
     flops: Positive | None = Field(default=None, description="of the whole training, measured")
-    seed: int = Field(ge=0)
+    seed: Count
     lr: Positive | None = None
     seconds: float = Field(ge=0, allow_inf_nan=False, description="wall time of training and evaluation")
     peak_memory: Positive | None = Field(default=None, description="MiB")
     device: Text
-    splits: dict[Name, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
-    reported: dict[Name, dict[Name, float]] = Field(
+    splits: dict[Name, Annotated[Count, Field(gt=0)]] = Field(default_factory=dict)
+    reported: dict[Name, dict[Name, Annotated[float, Field(allow_inf_nan=False)]]] = Field(
         default_factory=dict, description="split → metric → value, as the authors measured it; compared, never ranked"
     )
 
@@ -107,12 +131,23 @@ class Run(_Part):
             raise ValueError(f"run {self.run!r} lacks params; give the number of parameters")
         return self
 
+    @model_validator(mode="after")
+    def _reported_is_known(self) -> Run:
+        for split, values in self.reported.items():
+            if split not in self.splits:
+                raise ValueError(f"run {self.run!r} reports errors on {split!r}, which is not among its splits")
+            try:
+                [metric(name) for name in values]
+            except UserError as error:
+                raise ValueError(f"run {self.run!r} reports on {split!r}: {error}") from error
+        return self
+
 
 class Submission(_Part):
     """A model as it is submitted; the name of its folder is its slug."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    name: Annotated[str, Field(min_length=1, max_length=80)]
+    name: Annotated[str, Field(min_length=1, max_length=80), Visible]
     family: Literal["equivariant", "invariant", "unconstrained", "learned symmetry", "baseline"]
     symmetry: dict[Name, Claim] = Field(description="group → what is claimed of it")
     summary: Text
@@ -127,9 +162,28 @@ class Submission(_Part):
 
     @model_validator(mode="after")
     def _runs_are_distinct(self) -> Submission:
-        seen: set[str] = set()
-        for run in self.runs:
-            if run.run in seen:
-                raise ValueError(f"run {run.run!r} is listed twice")
-            seen.add(run.run)
+        if twice := repeated(self.runs):
+            raise ValueError(twice)
         return self
+
+
+def repeated(runs: Iterable[Run]) -> str | None:
+    """The first name that two runs have, on a system that does not tell capitals apart, in words; None if none."""
+    seen: set[str] = set()
+    for run in runs:
+        if (name := run.run.lower()) in seen:
+            return f"the run {run.run!r} is listed twice; give each run a name of its own (capitals do not count)"
+        seen.add(name)
+    return None
+
+
+def slug_fault(slug: str) -> str | None:
+    """Why a folder's name is no slug, in words; None if it is one."""
+    advice = "name the folder with a-z, 0-9 and single hyphens"
+    if odd := next((character for character in slug if ord(character) > 127), None):
+        return f"the slug {slug!a} has {odd!a} ({unicodedata.name(odd, 'without a name')}); {advice}"
+    if len(slug) > 64:
+        return f"the slug {slug[:20] + '...'!r} has {len(slug)} characters, more than 64; {advice}"
+    if re.fullmatch(SLUG, slug) is None or slug in RESERVED:
+        return f"the slug {slug!r} is not as slugs are; {advice}"
+    return None
