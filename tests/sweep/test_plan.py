@@ -65,10 +65,14 @@ def test_shards_share_out_every_run_once(entries, data, seeds, count):
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_a_runs_name_is_the_hash_of_its_spec():
+def test_a_runs_name_is_the_hash_of_its_spec_with_or_without_predictions():
     _, spec = next(plan().specs())
-    text = json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    content = spec.model_dump(mode="json")
+    del content["evaluation"]["predictions"]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert spec.run == hashlib.sha256(text.encode()).hexdigest()[:16]
+    _, kept = next(plan(evaluation={"splits": ["test"], "predictions": True}).specs())
+    assert (kept.evaluation.predictions, kept.run) == (True, spec.run)
 
 
 def test_a_runs_name_does_not_depend_on_the_order_of_its_options():
