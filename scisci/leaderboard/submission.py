@@ -78,7 +78,9 @@ class TrainingData(_Part):
 class Tuning(_Part):
     """How much was spent on choosing hyper-parameters."""
 
-    trials: Count = Field(description="training runs made to choose them, all sizes together")
+    trials: Count | None = Field(
+        description="training runs made to choose them, all sizes together; null where nobody counted"
+    )
     selected_on: Text = Field(description="the split and metric that chose, such as 'val, force_mae'")
     description: Text = "not given"
 
@@ -105,7 +107,7 @@ class Run(_Part):
     reason: Text | None = None
     size: Name
     treatment: Name = "none"
-    params: Count | None = Field(default=None, gt=0)
+    params: Count | None = None
     params_body: Count | None = Field(default=None, description="without embeddings and references")
     data: Count = Field(gt=0, description="unique training samples")
     samples_seen: Count
