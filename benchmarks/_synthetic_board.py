@@ -70,6 +70,7 @@ PROTOTYPES = (
     ("Patch encoder", "learned symmetry", "learned", 0.16),
 )
 VARIANTS = ("", "wide", "deep", "augmented", "short cutoff", "long cutoff", "EMA", "float64", "distilled", "tuned")
+SEVERITIES = {"val": 300.0, "test": 300.0, "ood_600K": 600.0, "ood_1200K": 1200.0}
 SIZES, DATA, SAMPLES, SEALED = (3_000, 10_000, 30_000, 100_000), (64, 256, 1024, 4096), 512, 256
 RUNS = (*((n, 4096, 0) for n in SIZES), *((100_000, d, 0) for d in DATA[:3]), (100_000, 4096, 1))
 
@@ -108,7 +109,6 @@ def _scored(i: int, prototype: int, factor: float, overfit: float) -> Scored:
         analysis=tuple(_moved(record, factor, left_out) for record in _analysis(prototype)),
         trivial=_trivial(samples),
         sealed_table=sealed,
-        sealed_trivial={} if sealed is None else _trivial(SEALED),
     )
 
 
@@ -144,7 +144,7 @@ def _table(prototype: int) -> pa.Table:
                 shifted = gain ** (1.0 if harder <= 1.1 else 0.8) * harder * np.exp(0.02 * rng.normal())
                 errors = {metric: 0.5 * scale * shifted for metric, scale in world.errors.items()}
                 for metric, value in (errors | dict.fromkeys(world.shares, 1 - 0.3 * shifted)).items():
-                    of_split = {"split": split, "metric": metric, "value": value}
+                    of_split = {"split": split, "severity": SEVERITIES.get(split), "metric": metric, "value": value}
                     rows.append(run | of_split | {"se": 0.01 * abs(value), "se_groups": 0.03 * abs(value)})
     return pa.Table.from_pylist(rows, RESULTS_SCHEMA)
 

@@ -40,7 +40,6 @@ class Scored:
     trivial: Mapping[tuple[str, str, int], Mapping[str, float]] = field(default_factory=dict)
     """(data set, split, first n samples) → metric → error of a trivial predictor"""
     sealed_table: pa.Table | None = None
-    sealed_trivial: Mapping[tuple[str, str, int], Mapping[str, float]] = field(default_factory=dict)
 
 
 class _Trivial(BaseModel):
@@ -66,7 +65,6 @@ class _File(BaseModel):
     trivial: tuple[_Trivial, ...]
     table: str
     sealed_table: str | None
-    sealed_trivial: tuple[_Trivial, ...]
 
 
 def write_scores(folder: Path | str, scored: Scored) -> None:
@@ -89,7 +87,6 @@ def write_scores(folder: Path | str, scored: Scored) -> None:
         "submission": scored.submission.model_dump(mode="json"),
         "analysis": [dict(record) for record in scored.analysis],
         "trivial": _trivial_records(scored.trivial),
-        "sealed_trivial": _trivial_records(scored.sealed_trivial),
     }
     text = json.dumps(content | tables, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_text(folder / f"{scored.slug}.json", text + "\n")
@@ -153,7 +150,6 @@ def _read(path: Path) -> Scored:
         analysis=file.analysis,
         trivial=_trivial_mapping(file.trivial),
         sealed_table=None if file.sealed_table is None else _read_table(sealed, file.sealed_table),
-        sealed_trivial=_trivial_mapping(file.sealed_trivial),
     )
 
 
