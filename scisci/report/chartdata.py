@@ -16,6 +16,14 @@ _RUN_COLUMNS = ["series", "run", "size", "params", "data", "flops", "seed"]
 _CURVE_COLUMNS = ["kind", "panel", "series", "x", "y", "low", "high", "exponent", "verdict", "law"]
 
 
+def drawable(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows that the axis of errors can hold, with intervals that it can: a logarithmic one has no zero."""
+    if not study.logarithmic:
+        return rows
+    rows = rows[rows.value > 0]
+    return rows.assign(low=rows.low.clip(lower=rows.value / 100))
+
+
 def headline_fits(study: Study, axis: str) -> list[Fit]:
     """The fit shown for each series and split along `axis`, where there is one."""
     fits = (study.headline(axis, series, split.name) for series in study.series for split in study.splits)
@@ -28,9 +36,9 @@ def run_points(study: Study, axis: str) -> pd.DataFrame:
     `used` marks the runs of the fits shown; where an axis has no fits, all are. Values that a log axis cannot
     hold (zero or below) are left out, and so are runs beyond `MAX_RUNS` (see `thinned`).
     """
-    rows = study.scores.assign(x=lambda d: d[axis], y=lambda d: d.value, kind="run")
-    rows = rows[(rows.x > 0) & (rows.y > 0)]
-    rows = rows.assign(low=rows.low.clip(lower=rows.y / 100), panel=rows.split.map(study.labels))
+    rows = drawable(study, study.scores)
+    rows = rows.assign(x=rows[axis], y=rows.value, kind="run", panel=rows.split.map(study.labels))
+    rows = rows[rows.x > 0]
     fits = headline_fits(study, axis)
     pairs = {(run, fit.split) for fit in fits for run in fit.runs}
     rows["used"] = [not pairs or pair in pairs for pair in zip(rows.run, rows.split, strict=True)]
@@ -64,7 +72,7 @@ def fit_curves(study: Study, axis: str) -> pd.DataFrame:
         for fit in headline_fits(study, axis)
         if fit.curve is not None
         for x, value, low, high in zip(fit.curve.x, fit.curve.value, fit.curve.lo, fit.curve.hi, strict=True)
-        if value is not None and value > 0
+        if value is not None and (value > 0 or not study.logarithmic)
     ]
     return pd.DataFrame(rows, columns=_CURVE_COLUMNS)
 
@@ -85,8 +93,7 @@ def exponent_words(study: Study, axis: str) -> pd.DataFrame:
 
 def paired_errors(study: Study) -> pd.DataFrame:
     """A row per run and shifted split: its ID error (`x`, `x_low`, `x_high`) and its OOD error (`y`, ...)."""
-    scores = study.scores
-    scores = scores[scores.value > 0].assign(low=lambda d: d.low.clip(lower=d.value / 100))
+    scores = drawable(study, study.scores)
     inside = scores[scores.split == study.identity.name].set_index("run")[["value", "low", "high"]]
     outside = scores[scores.split.isin([split.name for split in study.splits if split.ood])]
     inside = inside.rename(columns={"value": "x", "low": "x_low", "high": "x_high"})
@@ -104,20 +111,21 @@ def severity_errors(study: Study) -> pd.DataFrame:
     for split in study.splits:
         if split.ood and split.severity is not None:
             families.setdefault(split.family, [study.identity.name]).append(split.name)
-    rows = study.scores
-    rows = rows[rows.value > 0].assign(
+    rows = drawable(study, study.scores).assign(
         kind="run",
         y=lambda d: d.value,
-        low=lambda d: d.low.clip(lower=d.value / 100),
         label=lambda d: d.split.map(study.labels),
         used=lambda d: d.run.isin(chosen_runs(study).run),
     )
-    panels = [
-        rows[rows.split.isin(names)].assign(panel=f"{study.labels[names[1]]} … {names[-1].removeprefix('ood_')}")
-        for names in families.values()
-    ]
+    panels = [rows[rows.split.isin(names)].assign(panel=_levels(study, names[1:])) for names in families.values()]
     columns = [*_RUN_COLUMNS, "kind", "panel", "split", "severity", "label", "y", "low", "high", "used"]
     return thinned(pd.concat(panels))[columns] if panels else pd.DataFrame(columns=columns)
+
+
+def _levels(study: Study, names: list[str]) -> str:
+    """How a kind of shift is called, from its levels."""
+    first = study.labels[names[0]]
+    return first if len(names) == 1 else f"{first} … {names[-1].removeprefix('ood_')}"
 
 
 def choosing_split(study: Study) -> str:

@@ -18,7 +18,7 @@ from scisci.contracts.metrics import SYMMETRY_GROUPS
 from scisci.report import chartdata
 from scisci.report.study import AXES, Study
 from scisci.report.theme import DASHES, VERDICTS
-from scisci.report.wording import log_ticks
+from scisci.report.wording import linear_ticks, log_ticks
 
 PANEL = 168  # width of a panel in pixels where nothing lays the chart out again
 GAP = 16  # between panels
@@ -59,11 +59,11 @@ def overview(study: Study, axis: str) -> alt.FacetChart:
 def ood_against_id(study: Study) -> alt.FacetChart:
     """Error out of distribution against error in it, run by run, on equal scales with the line y = x."""
     rows = chartdata.paired_errors(study)
-    ends = _span(pd.concat([rows.x, rows.y]))
+    ends = _span(pd.concat([rows.x, rows.y]), study.logarithmic)
     panels = [split.label for split in study.splits if split.ood]
     diagonal = pd.DataFrame([{"kind": "equal", "panel": panel, "x": at, "y": at} for panel in panels for at in ends])
     across, up = (f"{kind} {study.metric.title}" for kind in ("ID", "OOD"))
-    x, y = _log_axis("x", ends, across), _log_axis("y", ends, up)
+    x, y = (_axis(channel, ends, title, study.logarithmic) for channel, title in (("x", across), ("y", up)))
     low, x_low = alt.Y("low:Q", title=up), alt.X("x_low:Q", title=across)
     colour, shape = _series(study)
     layers = [
@@ -82,10 +82,8 @@ def severity(study: Study) -> alt.FacetChart:
     rows = chartdata.severity_errors(study)
     order = [split.label for split in study.splits]
     x = alt.X("label:O", sort=order, title=None, axis=alt.Axis(labelAngle=0, labelPadding=6))
-    y, low = (
-        _log_axis("y", pd.concat([rows.low, rows.high]), study.metric.title),
-        alt.Y("low:Q", title=study.metric.title),
-    )
+    y = _axis("y", _span(pd.concat([rows.low, rows.high]), study.logarithmic), study.metric.title, study.logarithmic)
+    low = alt.Y("low:Q", title=study.metric.title)
     colour, shape = _series(study)
     bold = alt.FieldEqualPredicate(field="used", equal=True)
     detail = alt.Detail("run:N")
@@ -137,8 +135,8 @@ def _curve_layers(
     study: Study, points: pd.DataFrame, curves: pd.DataFrame, axis: str, headroom: float = 0.0
 ) -> list[alt.Chart]:
     """Band, curve, intervals and marks along an axis; the top `headroom` of a panel is kept free."""
-    x = _log_axis("x", points.x, AXES[axis], axis)
-    y = _log_axis("y", points.y, study.metric.title, headroom=headroom)
+    x = _axis("x", _span(points.x), AXES[axis], label=axis)
+    y = _axis("y", _errors_span(study, points), study.metric.title, study.logarithmic, headroom=headroom)
     low = alt.Y("low:Q", title=study.metric.title)
     colour, shape = _series(study)
     shown = [verdict for verdict in VERDICTS if verdict in set(curves.verdict)]
@@ -209,19 +207,35 @@ def _series(study: Study) -> tuple[alt.Color, alt.Shape]:
     return alt.Color("series:N", scale=scale, legend=legend), alt.Shape("series:N", scale=scale, legend=legend)
 
 
-def _span(values: Iterable[float], margin: float = 1.18) -> list[float]:
-    """The range of positive `values`, widened by a factor on both sides; [1, 10] where there are none."""
-    inside = [float(value) for value in values if value > 0]
-    return [min(inside) / margin, max(inside) * margin] if inside else [1.0, 10.0]
+def _span(values: Iterable[float], log: bool = True) -> list[float]:
+    """The range of `values` with a margin on both sides, on a log axis of the positive ones; [1, 10] without any."""
+    inside = [float(value) for value in values if value > 0 or not log]
+    if not inside:
+        return [1.0, 10.0]
+    low, high = min(inside), max(inside)
+    margin = 0.06 * (high - low) or 1.0
+    return [low / 1.18, high * 1.18] if log else [low - margin, high + margin]
 
 
-def _log_axis(channel: str, values: Iterable[float], title: str, label: str = "error", headroom: float = 0.0) -> Any:
-    """A log axis around `values` with round ticks; its last `headroom` (0 to 1) is kept free of them."""
-    low, high = _span(values)
-    ticks = log_ticks(low, high)
-    high *= (high / low) ** (headroom / (1 - headroom))
+def _errors_span(study: Study, points: pd.DataFrame) -> list[float]:
+    """The range of errors, with as much of their intervals as leaves the marks most of the axis."""
+    low, high = points.y.min(), points.y.max()
+    room = max(1.5, (high / low) ** 0.4) if study.logarithmic else 0.4 * (high - low)
+    ends = (low / room, high * room) if study.logarithmic else (low - room, high + room)
+    bars = points[points.used]
+    return _span(pd.concat([points.y, bars.low.clip(lower=ends[0]), bars.high.clip(upper=ends[1])]), study.logarithmic)
+
+
+def _axis(
+    channel: str, domain: list[float], title: str, log: bool = True, label: str = "error", headroom: float = 0.0
+) -> Any:
+    """An axis over `domain` with round ticks, logarithmic or linear; its last `headroom` (0 to 1) is free of them."""
+    low, high = domain
+    ticks = log_ticks(low, high) if log else linear_ticks(low, high)
+    reach = headroom / (1 - headroom)
+    high = high * (high / low) ** reach if log else high + reach * (high - low)
     axis = alt.Axis(values=ticks, format=_FORMATS[label], labelOverlap=True)
-    scale = alt.Scale(type="log", domain=[low, high], nice=False)
+    scale = alt.Scale(type="log" if log else "linear", domain=[low, high], nice=False, zero=False)
     encoding = alt.X if channel == "x" else alt.Y
     return encoding(f"{channel}:Q", scale=scale, axis=axis, title=title)
 

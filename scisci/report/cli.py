@@ -1,10 +1,10 @@
-"""`scisci report`: a results table and its fits as one page, or its charts as image files."""
+"""`scisci report`: a results table and its fits as one page, its charts as images, its tables as LaTeX or CSV."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from scisci.contracts.errors import UserError
 
@@ -15,33 +15,36 @@ if TYPE_CHECKING:
     from scisci.report.study import Study
 
 
+PLACES = {
+    "html": "report.html",
+    **dict.fromkeys(("png", "svg", "pdf"), "charts"),
+    **dict.fromkeys(("tex", "csv"), "tables"),
+}
+
+
 def main(argv: list[str]) -> None:
     """Run `scisci report ...`."""
     options = _parser().parse_args(argv)
-    out = options.out or Path("report.html" if options.format == "html" else "charts")
+    out = options.out or Path(PLACES[options.format])
     _check_out(out, options.format)
 
     from scisci.report import study as studies
 
     frame = studies.read_table(options.table, options.dataset)
-    metric = studies.choose_metric(frame, options.metric)
     beside = options.table.with_name("fits.json")
     path = options.fits or (beside if beside.exists() else None)
-    study = studies.assemble(frame, _fits(path, frame, metric.name), metric.name)
-    if options.format == "html":
-        _write_page(study, options.table, path, out)
-    else:
-        from scisci.report.export import write_images
-        from scisci.report.layout import figures
-
-        for image in write_images(figures(study), options.format, out):
-            print(image)
+    fits = _read(path) if path else []
+    metric = studies.choose_metric(frame, options.metric or next((fit.metric for fit in fits), None)).name
+    study = studies.assemble(frame, fits if path else _fitted(frame, metric), metric)
+    for written in _write(study, options.format, options.table, path, out):
+        print(written)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scisci report",
-        description="Show how errors scale, in distribution and out of it: a self-contained page, or images.",
+        description="Show how errors scale, in distribution and out of it: a self-contained page, or its charts and "
+        "tables for a paper.",
     )
     parser.add_argument("table", type=Path, help="results table, see 'scisci sweep collect'")
     parser.add_argument(
@@ -50,14 +53,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="fits of 'scisci scale study --json' (default: fits.json beside the table, else made now)",
     )
-    parser.add_argument("--out", type=Path, metavar="PATH", help="page (report.html), or folder of the images (charts)")
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH", help="page (report.html), folder of images (charts) or of tables (tables)"
+    )
     parser.add_argument(
         "--format",
-        choices=("html", "png", "svg", "pdf"),
+        choices=PLACES,
         default="html",
-        help="a page, or every chart as an image",
+        help="a page; every chart as an image; or every table as a file, with tex also the paragraph on methods",
     )
-    parser.add_argument("--metric", metavar="NAME", help="error to show (default: force_mae where there is one)")
+    parser.add_argument(
+        "--metric", metavar="NAME", help="error to show (default: that of the fits, or the first that has a zero)"
+    )
     parser.add_argument("--dataset", metavar="NAME", help="which data set, where the table has several")
     return parser
 
@@ -66,26 +73,38 @@ def _check_out(out: Path, form: str) -> None:
     if form == "html" and out.is_dir():
         raise UserError(f"{out} is a folder; give --out the name of the page, such as {out / 'report.html'}")
     if form != "html" and (out.is_file() or out.suffix):
-        raise UserError(f"--format {form} writes an image per chart; give --out a folder, not {out}")
+        raise UserError(f"--format {form} writes a file per {PLACES[form][:-1]}; give --out a folder, not {out}")
 
 
-def _fits(path: Path | None, frame: pd.DataFrame, metric: str) -> list[Fit]:
-    """The fits in a file, or made now from the table where there is none."""
+def _read(path: Path) -> list[Fit]:
     from scisci.report.fits import parse
+    from scisci.scaling.records import read_records
 
-    if path is not None:
-        from scisci.scaling.records import read_records
+    return parse(read_records(path), str(path))
 
-        return parse(read_records(path), str(path))
+
+def _fitted(frame: pd.DataFrame, metric: str) -> list[Fit]:
+    """The fits of a table that has none yet."""
+    from scisci.report.fits import parse
     from scisci.scaling.studies import study, study_records
 
     return parse(study_records(study(frame, metric), metric), "the study")
 
 
-def _write_page(study: Study, table: Path, fits: Path | None, out: Path) -> None:
+def _write(study: Study, form: str, table: Path, fits: Path | None, out: Path) -> list[Path]:
+    """Write the study in one form; returns the paths."""
     from scisci.contracts.files import write_text
+    from scisci.report import export
+    from scisci.report.layout import figures
     from scisci.report.page import render
     from scisci.report.provenance import provenance
 
-    write_text(out, render(study, provenance(study, table, fits, out)))
-    print(out)
+    source = provenance(study, table, fits, out, form)
+    if form == "html":
+        write_text(out, render(study, source))
+        return [out]
+    if form == "tex":
+        return export.write_tex(study, source, out)
+    if form == "csv":
+        return export.write_csv(study, out)
+    return export.write_images(figures(study), cast("export.Format", form), out)

@@ -1,4 +1,4 @@
-"""Charts as image files: PNG of a fixed width, SVG and PDF at their own size."""
+"""Charts as image files: PNG of a fixed width, SVG and PDF at their own size. Tables as LaTeX and CSV files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from typing import Literal
 import altair as alt
 import vl_convert
 
-from scisci.contracts.files import atomic_path
-from scisci.report.layout import Figure
+from scisci.contracts.files import atomic_path, write_text
+from scisci.report.csv_tables import table_csv
+from scisci.report.latex import PREAMBLE, paragraph, table_tex
+from scisci.report.layout import Figure, sections
+from scisci.report.methods import formulas, methods
 from scisci.report.page import VEGA_LITE
+from scisci.report.provenance import Provenance
+from scisci.report.study import Study
 from scisci.report.theme import vega_config
 
 Format = Literal["png", "svg", "pdf"]
@@ -36,6 +41,26 @@ def svg_width(svg: str) -> float:
     found = re.search(r'<svg[^>]*?\swidth="([\d.]+)"', svg)
     assert found, "Vega writes the width of every SVG"
     return float(found[1])
+
+
+def write_tex(study: Study, source: Provenance, folder: Path) -> list[Path]:
+    """Write every table as `folder`/KEY.tex, to be read with \\input, and the paragraph on methods as methods.tex."""
+    texts = {table.key: table_tex(table) for part in sections(study) for table in part.tables}
+    texts["methods"] = paragraph(methods(study), formulas(study)) + "\n"
+    head = "".join(f"% {' '.join(line.split())}\n" for line in (*source.commands, f"needs {PREAMBLE}"))
+    return _write({f"{key}.tex": head + text for key, text in texts.items()}, folder)
+
+
+def write_csv(study: Study, folder: Path) -> list[Path]:
+    """Write every table as `folder`/KEY.csv."""
+    tables = [table for part in sections(study) for table in part.tables]
+    return _write({f"{table.key}.csv": table_csv(table) for table in tables}, folder)
+
+
+def _write(texts: dict[str, str], folder: Path) -> list[Path]:
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in texts]
 
 
 def write_images(figures: list[Figure], form: Format, folder: Path) -> list[Path]:

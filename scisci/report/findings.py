@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from scisci.report import chartdata, tables
 from scisci.report.fits import Difference
 from scisci.report.study import AXES, Study
-from scisci.report.wording import NORMAL_95, listed, significant, with_error
+from scisci.report.wording import NORMAL_95, counted, ends_in_words, listed, significant, with_error
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,9 @@ def findings(study: Study) -> list[Finding]:
 
 def runs(study: Study) -> str:
     """How many runs there are, of what, and how they ended."""
-    ends = Counter(study.runs.status)
-    others = [f"{count:,} {end.replace('_', ' ')}" for end, count in sorted(ends.items()) if end != "ok"]
     data = listed(sorted(study.frame.dataset.dropna().unique()))
-    outcome = listed([f"{ends['ok']:,} finished", *others]) if others else "all of them finished"
-    return f"{_count(len(study.runs), 'run')} of {listed(list(study.series))} on {data}; {outcome}."
+    ends = ends_in_words(Counter(study.runs.status))
+    return f"{counted(len(study.runs), 'run')} of {listed(list(study.series))} on {data}; {ends}."
 
 
 def lowest_errors(study: Study) -> str:
@@ -58,7 +56,7 @@ def lowest_errors(study: Study) -> str:
 def exponents(study: Study, axis: str) -> str:
     """The ID exponents along an axis, which differ between architectures, and what becomes of them OOD."""
     fits = [study.headline(axis, series, study.identity.name) for series in study.series]
-    shown = [fit for fit in fits if fit is not None]
+    shown = [fit for fit in fits if fit is not None and fit.n]  # what has no value on the axis says nothing of it
     if not shown:
         return ""
     words = listed([f"{fit.series} {fit.text}" for fit in shown])
@@ -81,9 +79,10 @@ def _architectures_apart(study: Study, axis: str) -> str:
     if not found:
         return ""
     if not steeper:
-        return f"None of {_count(len(found), 'pair')} of architectures is told apart by its exponent."
-    words = listed([f"{fast} falls faster than {slow}" for fast, slow in steeper])
-    return f"Told apart, {len(steeper)} of {_count(len(found), 'pair')}: {words}."
+        pairs = "The pair" if len(found) == 1 else f"None of {len(found)} pairs"
+        return f"{pairs} of architectures is {'not ' if len(found) == 1 else ''}told apart by its exponents."
+    words = listed([f"{fast} has a larger exponent than {slow}" for fast, slow in steeper])
+    return f"Told apart, {len(steeper)} of {counted(len(found), 'pair')}: {words}."
 
 
 def _shifted(study: Study, axis: str) -> str:
@@ -97,7 +96,7 @@ def _shifted(study: Study, axis: str) -> str:
     smaller = sum(d.decided and (d.value or 0) < 0 for d in found)
     larger = sum(d.decided and (d.value or 0) > 0 for d in found)
     return (
-        f"OOD minus ID: {smaller} of {_count(len(found), 'exponent')} below zero, {larger} above, "
+        f"OOD minus ID: {smaller} of {counted(len(found), 'exponent')} below zero, {larger} above, "
         f"{len(found) - smaller - larger} not told apart."
     )
 
@@ -137,7 +136,3 @@ def symmetry(study: Study) -> str:
             words = listed([f"{series} {significant(value, 2)}" for series, value in medians.items()])
             return f"Relative rotation error of predicted {quantity}, median over runs: {words}."
     return ""
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from scisci.contracts.errors import UserError
+from scisci.contracts.metrics import METRICS
 from scisci.report.theme import VERDICTS
-from scisci.report.wording import capital, series_name
+from scisci.report.wording import capital, series_name, unsigned_zeros
 
 Bound = float | None
+ROUNDING = 1e-9  # of exponents: errors that do not depend on the axis differ in their last digit
+SYMBOLS = {"params": "N", "data": "D", "flops": "C"}
 
 
 class _Entry(BaseModel):
@@ -56,8 +60,8 @@ class Difference(_Entry):
 
     @property
     def decided(self) -> bool:
-        """Whether the 95 % interval is there and leaves zero out."""
-        if self.value is None or self.ci95 is None:
+        """Whether the 95 % interval is there and leaves zero out; what is zero but for rounding does not."""
+        if self.value is None or self.ci95 is None or abs(self.value) < ROUNDING:
             return False
         low, high = self.ci95
         return (low is not None and low > 0) or (high is not None and high < 0)
@@ -79,6 +83,7 @@ class Fit(_Entry):
     group: dict[str, str]
     fixed: dict[str, float | str | None] = {}
     n: int
+    loss: str | None = None
     left_out: dict[str, int] = {}
     points: Points | None = None
     parameters: dict[str, Estimate] = {}
@@ -99,9 +104,14 @@ class Fit(_Entry):
         return self.group.get("split", "")
 
     @property
+    def equation(self) -> str:
+        """The law's LaTeX in the symbol of the axis; laws of one variable are written in N, whatever they are of."""
+        return re.sub(r"\bN\b", SYMBOLS[self.axis], self.formula) if self.axis else self.formula
+
+    @property
     def text(self) -> str:
         """The exponent as it may be shown: never a number where it is not identified."""
-        return "not identified" if self.audit.verdict == "not identified" else self.printed
+        return "not identified" if self.audit.verdict == "not identified" else unsigned_zeros(self.printed)
 
     @property
     def rank(self) -> int:
@@ -114,8 +124,10 @@ class Fit(_Entry):
 
     @property
     def remarks(self) -> list[str]:
-        """What the audit says of the fit and of its metric, as sentences."""
-        return [f"{capital(text.rstrip('. '))}." for text in (*self.audit.reasons, *self.warnings)]
+        """What the audit says of the fit and of its metric, as sentences that call the metric by its label."""
+        known = METRICS.get(self.metric)
+        said = (text.rstrip(". ") for text in (*self.audit.reasons, *self.warnings))
+        return [f"{capital(text.replace(self.metric, known.label) if known else text)}." for text in said]
 
 
 def parse(entries: list[dict[str, Any]], source: str) -> list[Fit]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +13,6 @@ from scisci.report.cells import Table
 from scisci.report.study import AXES, Study
 from scisci.report.wording import capital, formula
 
-# laws of one variable are written in N, whatever they are fitted along
-SYMBOLS = {"params": "N", "data": "D", "flops": "C"}
 SECTIONS = {"params": "Parameters", "data": "Training data", "flops": "Training compute"}
 
 
@@ -87,7 +84,11 @@ def scaling(study: Study, axis: str) -> list[Figure]:
     points = chartdata.run_points(study, axis)
     if points.empty:
         return []
-    caption = f"Both axes are logarithmic. A mark is a run; bars are 95 % intervals of its error, {study.error_kind}."
+    axes = "Both axes are" if study.logarithmic else f"The axis of {AXES[axis]} is"
+    caption = (
+        f"{axes} logarithmic. A mark is a run; bars are 95 % intervals of its error, {study.error_kind}, cut where "
+        "they leave the panel."
+    )
     if study.law(axis):
         caption += (
             f" Curves: the law {_law(study, axis)} with its 95 % band, fitted to the solid marks. "
@@ -102,10 +103,10 @@ def shift(study: Study) -> list[Figure]:
     """OOD against ID error, where a split is shifted."""
     if not any(split.ood for split in study.splits):
         return []
+    alike = "logarithmic and the same" if study.logarithmic else "the same"
     caption = (
-        f"A mark is a run with its 95 % intervals, {study.error_kind}; both axes are logarithmic and the same. "
-        "On the dashed line the error is as low out of distribution as in it; runs on one line share one relation "
-        "between the two."
+        f"A mark is a run with its 95 % intervals, {study.error_kind}; both axes are {alike}. On the dashed line the "
+        "error is as low out of distribution as in it; runs on one line share one relation between the two."
     )
     title = f"{capital(study.metric.label)} out of distribution against in distribution"
     caption += _drawn(study, chartdata.paired_errors(study))
@@ -150,8 +151,7 @@ def _drawn(study: Study, rows: pd.DataFrame) -> str:
 def _law(study: Study, axis: str) -> str:
     law = study.law(axis)
     fit = next(fit for fit in study.fits_of(axis) if fit.law == law)
-    words = re.sub(r"\bN\b", SYMBOLS[axis], formula(fit.formula))
-    return f"“{fit.law.replace('_', ' ')}”, {words},"
+    return f"“{fit.law.replace('_', ' ')}”, {formula(fit.equation)},"
 
 
 def _held(study: Study, axis: str) -> str:

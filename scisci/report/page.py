@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from scisci.report.findings import findings
 from scisci.report.layout import sections
+from scisci.report.methods import methods
 from scisci.report.provenance import Provenance
 from scisci.report.study import Study
 from scisci.report.theme import FONT, SERIES, css_tokens, vega_config
@@ -33,6 +34,7 @@ def render(study: Study, source: Provenance) -> str:
             title=f"How {study.metric.label} scales on {data}",
             study=study,
             findings=findings(study),
+            methods=methods(study),
             sections=parts,
             source=source,
             charts=script_json(charts),

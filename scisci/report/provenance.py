@@ -21,15 +21,16 @@ class Provenance:
     facts: list[tuple[str, str]]
 
 
-def provenance(study: Study, table: Path, fits: Path | None, out: Path) -> Provenance:
-    """How `out` came from `table` and `fits` (None: fitted while the page was made)."""
+def provenance(study: Study, table: Path, fits: Path | None, out: Path, form: str = "html") -> Provenance:
+    """How `out` came from `table` and `fits` (None: fitted while it was made)."""
     runs = study.runs
     fits_name = fits or table.with_name("fits.json")
     metric = study.metric.name
     commands = [
         f"scisci sweep run STUDY.yaml --out {_quoted(table.parent)}",
         f"scisci scale study {_quoted(table)} --y {metric} --json {_quoted(fits_name)}",
-        f"scisci report {_quoted(table)} --fits {_quoted(fits_name)} --metric {metric} --out {_quoted(out)}",
+        f"scisci report {_quoted(table)} --fits {_quoted(fits_name)} --metric {metric} "
+        f"{'' if form == 'html' else f'--format {form} '}--out {_quoted(out)}",
     ]
     ends = [f"{count:,} {end.replace('_', ' ')}" for end, count in runs.status.value_counts().items()]
     facts = {

@@ -34,7 +34,12 @@ class Split:
     @property
     def label(self) -> str:
         """As headings show it: "ID · test", "OOD · 600K"."""
-        return f"OOD · {self.name.removeprefix('ood_').replace('_', ' ')}" if self.ood else f"ID · {self.name}"
+        return f"{'OOD' if self.ood else 'ID'} · {self.words}"
+
+    @property
+    def words(self) -> str:
+        """As sentences that say whether it is shifted call it: "test", "600K"."""
+        return self.name.removeprefix("ood_").replace("_", " ") if self.ood else self.name
 
     @property
     def family(self) -> str:
@@ -67,6 +72,11 @@ class Study:
         """The in-distribution split that the shifted ones are held against: `test` where there is one."""
         inside = [split for split in self.splits if not split.ood]
         return next((split for split in inside if split.name == "test"), inside[0])
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether axes of the error are logarithmic: a metric without a natural zero may be negative."""
+        return self.metric.natural_zero
 
     @property
     def labels(self) -> dict[str, str]:
@@ -131,10 +141,14 @@ def read_table(path: Path | str, dataset: str | None = None) -> pd.DataFrame:
 
 
 def choose_metric(frame: pd.DataFrame, name: str | None) -> Metric:
-    """The metric a page is about: `name`, or the first error of the registry that the table holds."""
+    """The metric a page is about: `name`, or the first error of the registry that the table holds.
+
+    Forces come first, and what has no natural zero last: its exponents hang on its unit.
+    """
     held = set(frame.metric.dropna().unique())
-    errors = [m.name for m in METRICS.values() if m.direction == "lower" and not m.name.startswith("symmetry_")]
-    usable = [m for m in ("force_mae", *errors) if m in held]
+    errors = [m for m in METRICS.values() if m.direction == "lower" and not m.name.startswith("symmetry_")]
+    errors.sort(key=lambda m: (m.name != "force_mae", not m.natural_zero))
+    usable = [m.name for m in errors if m.name in held]
     if name is None and not usable:
         raise UserError("the table holds no error metric of a finished run; see its column 'reason'")
     chosen = metric(name or usable[0])

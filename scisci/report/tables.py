@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from scisci.contracts.metrics import SYMMETRY_GROUPS
 from scisci.report import chartdata
 from scisci.report.cells import Cell, Table, number
-from scisci.report.fits import Difference, Fit
+from scisci.report.fits import Bound, Difference, Fit
 from scisci.report.study import AXES, Study
-from scisci.report.wording import capital, listed, series_name, short, significant, with_error
+from scisci.report.wording import capital, listed, series_name, short, significant, unsigned_zeros, with_error
 
 MOST_ROWS = 200
 HELD = {"params": "held fixed", "data": "held fixed", "flops": "runs"}
@@ -36,7 +38,8 @@ def exponents(study: Study, axis: str) -> Table:
                 continue
             row = [series_cell(study, series), Cell(law.replace("_", " ")), Cell(held_fixed(mine[0]))]
             counts = sorted({fit.n for fit in mine})
-            row.append(number("–".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))), counts[0]))
+            fewest, most = counts[0], counts[-1]
+            row.append(number(str(fewest), fewest) if fewest == most else number(f"{fewest}–{most}", fewest, most=most))
             row += [_fit_cell(table, fits.get((series, law, split.name))) for split in study.splits]
             table.rows.append(row)
     if table.rows:
@@ -51,7 +54,16 @@ def _fit_cell(table: Table, fit: Fit | None) -> Cell:
     estimate = fit.parameters.get(fit.exponent or "")
     order = estimate.value if estimate and verdict != "not identified" else None
     notes = tuple(sorted(table.note(remark) for remark in fit.remarks))
-    return Cell(fit.text, order, numeric=True, verdict=verdict, notes=notes)
+    more = {} if order is None or estimate is None else _ends(estimate.ci95)
+    return Cell(fit.text, order, numeric=True, verdict=verdict, notes=notes, more=more)
+
+
+def _ends(ci95: tuple[Bound, Bound] | None) -> dict[str, float]:
+    """The ends of an interval; one that does not exist is infinitely far away."""
+    if ci95 is None:
+        return {}
+    low, high = ci95
+    return {"low": -math.inf if low is None else low, "high": math.inf if high is None else high}
 
 
 def held_fixed(fit: Fit) -> str:
@@ -141,16 +153,30 @@ def _difference_cell(difference: Difference | None) -> Cell:
     known = difference.ci95 is not None
     verdict, order = (None, difference.value) if known else ("not identified", None)
     hint = difference.method if known else ""
-    return Cell(difference.text, order, numeric=True, verdict=verdict, strong=difference.decided, hint=hint)
+    more = _ends(difference.ci95)
+    return Cell(
+        unsigned_zeros(difference.text),
+        order,
+        numeric=True,
+        verdict=verdict,
+        strong=difference.decided,
+        hint=hint,
+        more=more,
+    )
 
 
 def _finish(table: Table, found: list[Difference]) -> Table:
     """Say in the caption what all rows share: the law, and the kinds of intervals."""
     if table.rows:
         table.fold("law", "Law:")
-        kinds = dict.fromkeys(d.method.split(",")[0] for d in found if d.ci95 is not None and d.method)
-        table.caption += f" Intervals: {listed(list(kinds))}." if kinds else ""
+        kinds = interval_kinds(found)
+        table.caption += f" Intervals: {listed(kinds)}." if kinds else ""
     return table
+
+
+def interval_kinds(found: list[Difference]) -> list[str]:
+    """How the intervals of differences were made, each kind once, without their degrees of freedom."""
+    return list(dict.fromkeys(d.method.split(",")[0] for d in found if d.ci95 is not None and d.method))
 
 
 def best(study: Study) -> Table:
@@ -159,8 +185,9 @@ def best(study: Study) -> Table:
         "best",
         f"{capital(study.metric.title)} of each architecture's best run, ± half its 95 % interval {study.error_kind}. "
         f"The run is chosen on {chartdata.choosing_split(study)}, never on a shifted split.",
-        ["architecture", "size", "parameters", "samples", "FLOPs", *(s.label for s in study.splits)],
+        ["architecture", "size", "parameters", "samples", "FLOPs", *study.labels.values()],
         [],
+        units=dict.fromkeys(study.labels.values(), study.metric.unit),
     )
     scores = study.scores.set_index(["run", "split"])
     for run in chartdata.chosen_runs(study).itertuples():
@@ -169,7 +196,8 @@ def best(study: Study) -> Table:
         for split in study.splits:
             if (run.run, split.name) in scores.index:
                 found = scores.loc[(run.run, split.name)]
-                row.append(number(with_error(found.value, found.error), found.value))
+                ends = {} if pd.isna(found.error) else {"low": float(found.low), "high": float(found.high)}
+                row.append(number(with_error(found.value, found.error), found.value, **ends))
             else:
                 row.append(number("–", None))
         table.rows.append(row)
@@ -203,11 +231,11 @@ def _median_cell(values: pd.Series) -> Cell:
     if values.empty:
         return number("–", None)
     middle, highest = float(values.median()), float(values.max())
-    return number(f"{significant(middle, 2)} ({significant(highest, 2)})", middle)
+    return number(f"{significant(middle, 2)} ({significant(highest, 2)})", middle, highest=highest)
 
 
 def not_finished(study: Study) -> Table:
-    """Runs that diverged or failed, with their reason; the first `MOST_ROWS` of them."""
+    """Runs that diverged or failed, with their reason; a reader sees the first `MOST_ROWS` of them."""
     runs = study.runs[study.runs.status != "ok"].sort_values(["series", "size", "data", "seed"])
     count = f"the first {MOST_ROWS} of {len(runs)}" if len(runs) > MOST_ROWS else f"{len(runs)}"
     table = Table(
@@ -215,8 +243,9 @@ def not_finished(study: Study) -> Table:
         f"Runs that did not end well ({count}); none of them is in a fit.",
         ["architecture", "size", "samples", "seed", "outcome", "reason", "run"],
         [],
+        most=MOST_ROWS,
     )
-    for run in runs.head(MOST_ROWS).itertuples():
+    for run in runs.itertuples():
         reason = "no reason recorded" if pd.isna(run.reason) else run.reason
         table.rows.append(
             [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Mapping
 
 _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 NORMAL_95 = 1.959963984540054  # two-sided 95 % point of the standard normal
@@ -57,6 +58,37 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} h"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: 1 run, 2,048 runs."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def ends_in_words(ends: Mapping[str, int]) -> str:
+    """How runs ended, from the number of runs of each status."""
+    others = [f"{count:,} {end.replace('_', ' ')}" for end, count in sorted(ends.items()) if end != "ok"]
+    if others:
+        return listed([f"{ends.get('ok', 0):,} finished", *others])
+    return "it finished" if ends.get("ok") == 1 else "all of them finished"
+
+
+def merged(texts: Iterable[str]) -> list[str]:
+    """Texts without repetition; of those that differ in whole numbers alone, one with their ranges."""
+    alike: dict[tuple[str, ...], list[list[str]]] = {}
+    for text in texts:
+        alike.setdefault(tuple(re.split(r"\d+", text)), []).append(re.findall(r"\d+", text))
+    said = []
+    for between, numbers in alike.items():
+        found = [sorted(set(column), key=int) for column in zip(*numbers, strict=True)]
+        words = [" to ".join(dict.fromkeys((values[0], values[-1]))) for values in found]
+        said.append("".join(part for pair in zip(between, [*words, ""], strict=True) for part in pair))
+    return said
+
+
+def unsigned_zeros(text: str) -> str:
+    """`text` without the sign of numbers that are rounded to zero."""
+    return re.sub(r"-(0\.0*)(?!\d)", r"\1", text)
+
+
 def listed(words: list[str]) -> str:
     """Words as a sentence lists them: a; a and b; a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
@@ -79,7 +111,15 @@ def log_ticks(low: float, high: float) -> list[float]:
     stride = max(1, math.ceil(decades / 6))
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [step * 10.0**power for power in powers if power % stride == 0 for step in steps]
-    return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+    inside = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+    return inside if len(inside) > 2 else linear_ticks(low, high)
+
+
+def linear_ticks(low: float, high: float) -> list[float]:
+    """Three to seven round values inside [low, high], evenly spaced."""
+    power = math.floor(math.log10((high - low) / 3))
+    step = max(round(m * 10.0**power, 15 - power) for m in (1, 2, 5) if m * 10.0**power <= (high - low) / 3)
+    return [round(k * step, max(0, 1 - power)) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def formula(latex: str) -> str:
