@@ -149,39 +149,50 @@ def digest(folder: Path) -> str:
 def trivials(
     folder: Path, labels: Path | None = None, store_of: StoreOf = open_dataset
 ) -> dict[tuple[str, str, int], dict[str, float]]:
-    """`trivial` of all that a submission predicts: (data set, split, first n samples) → metric → error."""
-    by, found = Labels.of(labels, store_of), dict[tuple[str, str, int], dict[str, float]]()
+    """`trivial` of all that a submission predicts: (data set, split, n) → metric → error.
+
+    As in the results table, n is how many samples were scored, or of series how many windows.
+    """
+    by, found = Labels.of(labels, store_of), dict[tuple[str, str, int], dict[str, MetricValue]]()
     for run in read_submission(folder).runs:
         for split, samples in run.splits.items():
             if (key := (run.dataset, split, samples)) not in found:
                 with _opened(folder, run, split) as file:
                     view = View.of(file, Path(run.run, f"{split}.h5"))
                 store = by.of_run(run)
-                found[key] = trivial(store, split, samples, view, by.counts(store, view))
-    return found
+                found[key] = _trivial(store, split, samples, view, by.counts(store, view))
+    return {
+        (dataset, split, next(iter(metrics.values())).n): {name: value.value for name, value in metrics.items()}
+        for (dataset, split, _), metrics in found.items()
+    }
 
 
-def trivial(
-    store: Store, split: str, samples: int, view: View | None = None, counts: Counts | None = None
-) -> dict[str, float]:
+def trivial(store: Store, split: str, samples: int, view: View | None = None) -> dict[str, float]:
     """Headline metric → error of a predictor that knows next to nothing, on the first `samples` of a split.
 
     No forces; no displacement; the mean velocity of each cloud and the mean parameters of the split; odds of one half;
-    of series, seasonal naive forecasts of the windows of `view` that `counts`. Errors over these do not move when a
-    model arrives.
+    of series, seasonal naive forecasts of the windows of `view`. Errors over these do not move when a model arrives.
     """
-    if all(name in DEFINED for name in HEADLINES[store.domain]):
-        return {name: DEFINED[name] for name in HEADLINES[store.domain]}
+    return {name: value.value for name, value in _trivial(store, split, samples, view or View()).items()}
+
+
+def _trivial(
+    store: Store, split: str, samples: int, view: View, counts: Counts | None = None
+) -> dict[str, MetricValue]:
+    """The same on those windows of series that `counts`, with how many they are."""
+    headlines = HEADLINES[store.domain]
+    if all(name in DEFINED for name in headlines):
+        return {name: MetricValue(value=DEFINED[name], n=samples) for name in headlines}
     (scoring,) = (one for one in SCORINGS if one.domain == store.domain)
     errors = Accumulator(scoring.errors)
-    for rows, batch in (view or View()).batches(store, store.split(split).indices(samples)):
+    for rows, batch in view.batches(store, store.split(split).indices(samples)):
         outputs = _nothing(batch)
         if counts is not None:
             outputs, batch = kept_windows(outputs, batch, counts(rows, batch))
         if batch.num_graphs:
             errors.update(outputs, batch)
     metrics = errors.compute()
-    return {name: metrics[name].value for name in HEADLINES[store.domain]}
+    return {name: metrics[name] for name in headlines}
 
 
 def _nothing(batch: Any) -> dict[str, torch.Tensor]:

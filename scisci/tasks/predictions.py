@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
+import torch
 from torch import Tensor
 
 from scisci.contracts.files import atomic_path
+from scisci.data.module import GraphDataset, StoreDataModule
+from scisci.data.series import SeriesDataset
+from scisci.data.store import Store
 
 if TYPE_CHECKING:
-    from scisci.data.module import StoreDataModule
-    from scisci.data.store import Store
     from scisci.tasks.base import Task
 
 SCHEMA_VERSION = 1
-ROWS_PER_CHUNK = 4096
+ROWS_PER_CHUNK, BATCH = 4096, 128
 # Options of a task without which its predictions cannot be held against labels.
 OPTIONS = ("heaviest", "context", "horizon")
 
@@ -121,3 +123,18 @@ def recording(folder: Path | None, task: Task, data: StoreDataModule) -> Iterato
             yield
         finally:
             task.record = None
+
+
+def write_predictions(task: Task, store: Store, split: str, path: Path, samples: int | None = None) -> None:
+    """Write what a trained task says of the first `samples` of a split; the store need not have labels."""
+    indices, model = store.split(split).indices(samples), task.model
+    rows: SeriesDataset | GraphDataset
+    if store.domain == "series":
+        rows = SeriesDataset(store, indices, task.context, task.horizon, rolling=True)
+    else:
+        elements = frozenset(model.elements) if hasattr(model, "elements") else None  # type: ignore[arg-type]
+        rows = GraphDataset(store, indices, getattr(model, "cutoff", 0.0), elements)
+    with torch.no_grad(), writing_outputs(path, task, store, split, samples) as write:
+        for start in range(0, len(rows), BATCH):
+            told = task.predict_step(rows.__getitems__(list(range(start, min(start + BATCH, len(rows))))), 0)
+            write(told, told["ptr"])
