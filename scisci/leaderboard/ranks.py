@@ -18,10 +18,15 @@ from scisci.leaderboard.choosing import CELL, choose
 from scisci.leaderboard.config import HEADLINES, Config, headlines
 from scisci.leaderboard.entries import entries_of, points_of
 from scisci.leaderboard.estimates import Errors, ranks
+from scisci.leaderboard.exponents import AXES
 from scisci.leaderboard.scores import Scored
 from scisci.report.study import order_splits
 
 IDENTITY = "test"
+_COLUMNS = (
+    *("size", "data", "seeds", "chosen_by", "params", "params_body", "flops", "seconds", "peak_memory", "device"),
+    *("runs_ok", "runs"),
+)
 _SEALED = "sealed "  # before the name of a split: its sealed errors, as a column beside the public ones
 _ERRORS = ["slug", "cell", "chosen", "run", "split", "value", "error"]
 
@@ -197,3 +202,46 @@ def _best_first(entry: Entry) -> tuple[Any, ...]:
     overall = np.inf if entry.overall is None else entry.overall.value
     inside = entry.scores[IDENTITY].normalised if IDENTITY in entry.scores else np.inf
     return (np.inf if entry.rank is None else entry.rank, overall, inside, entry.slug)
+
+
+def as_rows(board: Board) -> list[dict[str, Any]]:
+    """The board as a flat table, one row per entry and split, missing ones too; what is not known is None."""
+    return [_row(board, entry, split) for entry in board.entries for split in board.splits]
+
+
+def _row(board: Board, entry: Entry, split: str) -> dict[str, Any]:
+    about, score = entry.submission, entry.scores.get(split)
+    row: dict[str, Any] = {
+        "dataset": board.dataset,
+        "metric": board.metric.name,
+        "unit": board.metric.unit,
+        "slug": entry.slug,
+        "name": about.name,
+        "family": about.family,
+        "status": entry.status,
+        "rank": entry.rank,
+        **_flat("overall", entry.overall),
+        "split": split,
+        "split_rank": getattr(score, "rank", None),
+    }
+    row |= {name: getattr(score, name, None) for name in ("samples", "normalised")}
+    for name in ("error", "gap", "sealed", "sealed_gap"):
+        row |= _flat(name, getattr(score, name, None))
+    for axis in AXES:
+        found = entry.exponent(axis, split)
+        row |= _flat(f"exponent_{axis}", getattr(found, "estimate", None))
+        row |= {f"{name}_{axis}": getattr(found, name, None) for name in ("verdict", "held_out", "against_reference")}
+    row |= _flat("forecast", getattr(entry.exponent("flops", split), "forecast", None)) | {"compute": board.compute}
+    row |= {name: getattr(entry, name) for name in _COLUMNS}
+    return row | {
+        "contamination": about.training_data.contamination,
+        "tuning_trials": about.tuning.trials,
+        "device_hours": about.hardware.device_hours,
+        "flags": "; ".join(entry.flags),
+    }
+
+
+def _flat(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    """A value and its interval as three columns."""
+    value, low, high = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
