@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import re
 import sys
 import traceback
 import zlib
@@ -46,10 +47,8 @@ PER_POINT: dict[str, tuple[int, ...]] = {
     "quantiles": (9,),
 }
 _ARRAYS = {"ids": (), "offsets": (), **PER_SAMPLE, **PER_POINT}
-_ATTRIBUTES = {
-    *("format", "schema_version", "fingerprint", "split"),
-    *("heaviest", "context", "horizon", "calculator", "align", "predictor"),
-}
+_COUNTS = ("heaviest", "context", "horizon")
+_ATTRIBUTES = {"format", "schema_version", "fingerprint", "split", *_COUNTS, "calculator", "align", "predictor"}
 _FILTERS = {h5z.FILTER_SHUFFLE: "shuffle", h5z.FILTER_DEFLATE: "deflate", h5z.FILTER_FLETCHER32: "fletcher32"}
 # What h5py raises for a file that contradicts itself.
 _LIBRARY_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError, SystemError)
@@ -262,6 +261,8 @@ def _attribute_faults(file: h5py.File) -> Iterator[str]:
         elif kind != h5t.STD_I64LE if number else not isinstance(kind, h5t.TypeStringID) or not kind.is_variable_str():
             wanted = "int64" if number else "a string of variable length"
             yield f"has the attribute {shown} of type {_type_name(kind)}; write {wanted}"
+        elif name in _COUNTS and re.fullmatch("[1-9][0-9]{0,8}", file.attrs[name]) is None:
+            yield f"gives {quoted(file.attrs[name])} as its {name}; write a number from 1 to 999999999"
         elif not number and len(file.attrs[name]) > MOST_TEXT:
             yield f"has a text of more than {MOST_TEXT} characters in the attribute {shown}; shorten it"
 

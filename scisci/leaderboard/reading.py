@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from scisci.contracts.errors import UserError, unknown_name
+from scisci.data.library import datasets, open_dataset
+from scisci.data.store import Store
 from scisci.leaderboard.findings import Finding, Findings
 from scisci.leaderboard.hdf5_faults import quoted
 from scisci.leaderboard.safe_hdf5 import place_fault
@@ -43,6 +45,13 @@ def read_submission(folder: Path) -> Submission:
     Findings(loaded.faults).require()
     assert loaded.submission is not None
     return loaded.submission
+
+
+def open_listed(name: str) -> Store:
+    """Open a data set of `scisci data list`; never a file of that name, which anybody may have put there."""
+    if name not in (known := datasets()):
+        raise unknown_name("data set", name, known)
+    return open_dataset(name)
 
 
 def json_schema() -> dict[str, Any]:
