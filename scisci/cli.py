@@ -20,13 +20,14 @@ COMMANDS = {
     "sweep": ("scisci.sweep.cli", "plan and run a study: architecture x size x data x seed"),
     "scale": ("scisci.scaling.cli", "fit and compare scaling laws"),
     "report": ("scisci.report.cli", "turn a results table into a page, or into figures"),
+    "leaderboard": ("scisci.leaderboard.cli", "submit models, recompute their scores, rank them and look"),
 }
 LIGHTNING = ("fit", "validate", "test", "predict")
 
 
 def usage() -> str:
     """The text of `scisci --help`."""
-    rows = "\n".join(f"  {name:10s}{text}" for name, (_, text) in COMMANDS.items())
+    rows = "\n".join(f"  {name:12s}{text}" for name, (_, text) in COMMANDS.items())
     return (
         "usage: scisci COMMAND ...\n\n"
         "How scientific models scale, in distribution and out of it.\n\n"

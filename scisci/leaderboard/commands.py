@@ -1,0 +1,113 @@
+"""What the sub-commands of `scisci leaderboard` do, a function each."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from scisci.contracts.errors import UserError
+from scisci.leaderboard.cli import BOARD
+from scisci.leaderboard.scores import Scored, read_scores, write_scores
+
+RUN_OPTIONS = ("run", "dataset", "size", "params", "data", "samples_seen", "flops", "seed", "seconds", "device")
+
+
+def pack(options: argparse.Namespace) -> None:
+    """Submissions from a sweep."""
+    from scisci.leaderboard.packing import pack as make
+
+    folders = make(options.sweep, options.out, options.about, options.inputs)
+    for folder in folders:
+        print(folder)
+    if options.about is None:
+        print("authors are anonymous and no licence is asserted; say more in submission.yaml, or with --about")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Everything that is wrong; exit code 2 if anything is."""
+    from scisci.leaderboard.checking import check as look
+
+    refused = 0
+    for folder in options.folders:
+        found = look(folder)
+        print(f"{folder}:", *found.lines(), sep="\n  ")
+        refused += bool(found.refused)
+    if refused:
+        raise UserError(f"{refused} of {len(options.folders)} submissions are refused; put right what is listed")
+
+
+def schema(options: argparse.Namespace) -> None:
+    """The JSON Schema."""
+    from scisci.leaderboard.reading import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+def score(options: argparse.Namespace) -> None:
+    """Scores of each submission: public ones anew, or those on a sealed test set beside the public ones."""
+    for folder in options.folders:
+        folder = folder.resolve()
+        scored = recomputed(folder) if options.labels is None else _sealed(folder, options.labels, options.scores)
+        write_scores(options.scores, scored)
+        runs = len(set((scored.sealed_table or scored.table)["run"].to_pylist()))
+        print(f"{options.scores / scored.slug}.json: {runs} runs scored", *scored.flags, sep="\n  flagged  ")
+
+
+def recomputed(folder: Path) -> Scored:
+    """All that follows from a submission and public labels; `UserError` if anything about it is wrong."""
+    from scisci.leaderboard.analysis import analyse
+    from scisci.leaderboard.checking import check as look
+    from scisci.leaderboard.reading import read_submission
+    from scisci.leaderboard.scoring import SCORING_VERSION, digest, trivials
+    from scisci.leaderboard.scoring import score as recompute
+
+    found = look(folder)
+    found.require()
+    table = recompute(folder)
+    return Scored(
+        slug=folder.name,
+        submission=read_submission(folder),
+        table=table,
+        digest=digest(folder),
+        scoring_version=SCORING_VERSION,
+        flags=tuple(map(str, found.flagged)),
+        analysis=tuple(analyse(table)),
+        trivial=trivials(folder),
+    )
+
+
+def _sealed(folder: Path, labels: Path, scores: Path) -> Scored:
+    """The scores there are of a submission, with those of its predictions for sealed inputs."""
+    from scisci.leaderboard.scoring import score as recompute
+
+    public = next((one for one in read_scores(scores) if one.slug == folder.name), None)
+    if public is None:
+        raise UserError(f"{scores} has no public scores of {folder.name!r} to set sealed ones beside; score these first")
+    return replace(public, sealed_table=recompute(folder, labels))
+
+
+def build(options: argparse.Namespace) -> None:
+    """The pages."""
+    from scisci.leaderboard.config import load_config
+    from scisci.leaderboard.ranks import boards
+    from scisci.leaderboard.reproducing import reproduced
+    from scisci.leaderboard.site import build as write
+
+    setup = options.board or (BOARD if BOARD.exists() else None)
+    config = load_config(setup) if setup else None
+    found = boards(read_scores(options.scores), config, reproduced(options.reproduced), options.reference)
+    write(found, options.out)
+    print(options.out / "index.html")
+
+
+def new(options: argparse.Namespace) -> None:
+    """A submission.yaml to fill in, or a run more in one that there is."""
+    from scisci.leaderboard import scaffold
+
+    if not (options.folder / "submission.yaml").exists():
+        print(scaffold.new(options.folder))
+    if options.predictions:
+        about = {name: getattr(options, name) for name in RUN_OPTIONS}
+        print(f"added run {scaffold.add_run(options.folder, options.predictions, **about).run}")
