@@ -38,7 +38,7 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(f"{refused} of {len(options.folders)} submissions are refused; put right what is listed")
 
 
-def schema(options: argparse.Namespace) -> None:
+def schema(_: argparse.Namespace) -> None:
     """The JSON Schema."""
     from scisci.leaderboard.reading import json_schema
 
@@ -84,7 +84,7 @@ def _sealed(folder: Path, labels: Path, scores: Path) -> Scored:
 
     public = next((one for one in read_scores(scores) if one.slug == folder.name), None)
     if public is None:
-        raise UserError(f"{scores} has no public scores of {folder.name!r} to set sealed ones beside; score these first")
+        raise UserError(f"{scores} has no public scores of {folder.name!r}; score the submission itself first")
     return replace(public, sealed_table=recompute(folder, labels))
 
 
