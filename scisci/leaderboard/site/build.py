@@ -12,9 +12,9 @@ from scisci.contracts.errors import UserError
 from scisci.contracts.files import creating
 from scisci.leaderboard.board import Board, Entry
 from scisci.leaderboard.site import assets, pages
-from scisci.leaderboard.submission import NAME, SLUG
 
 MARK = "assets/site.css"  # by which a folder is known as a site that may be replaced
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 File = tuple[str, str]
 
 
@@ -59,10 +59,9 @@ def by_model(boards: Iterable[Board]) -> dict[str, list[tuple[Board, Entry]]]:
 
 
 def _check(boards: Sequence[Board], out: Path) -> None:
-    names = [(NAME, board.name) for board in boards] + [(SLUG, slug) for slug in by_model(boards)]
-    for pattern, name in names:
-        if not re.fullmatch(pattern, name):
-            raise UserError(f"{name!r} cannot name a page; rename it to match {pattern}")
+    for name in [*(board.name for board in boards), *by_model(boards)]:
+        if not re.fullmatch(NAME, name):
+            raise UserError(f"{name!r} cannot name a page; use letters, digits and '_.-' alone")
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MARK).exists()):
         raise UserError(f"{out} holds other things than an earlier site; choose another folder")
 

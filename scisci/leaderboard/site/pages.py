@@ -160,7 +160,6 @@ def _line(board: Board, split: str) -> str:
 
 def _card_facts(card: Card) -> list[tuple[str, str]]:
     facts = [
-        ("title", card.title),
         ("source", card.source),
         ("method", card.method),
         ("units", ", ".join(f"{quantity} {unit}" for quantity, unit in card.units.items())),

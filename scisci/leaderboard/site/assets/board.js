@@ -8,6 +8,7 @@
   const axes = [...document.querySelectorAll("input[name=axis]")];
   const STATUS = ["self-reported", "recomputed", "reproduced"];
   const BEST_DRAWN = 5;
+  const PAGE = 50;
 
   let kept = entries.map(() => true); // which entries the filters leave, by position
   let ranks = entries.map(() => null);
@@ -22,7 +23,7 @@
       (!wanted.status || STATUS.indexOf(entry.status) >= STATUS.indexOf(wanted.status)) &&
       (!wanted.claim || entry.claims.includes(wanted.claim)) &&
       (!wanted.contamination || entry.contamination === wanted.contamination) &&
-      (!wanted.max || entry.params <= Number(wanted.max))
+      (!wanted.max || (entry.params !== null && entry.params <= Number(wanted.max)))
     );
   }
 
@@ -56,7 +57,8 @@
   const element = document.getElementById("table-board");
   const ticks = [...element.querySelectorAll("input[data-slug]")]; // those of all pages of the table
   const table = new DataTable(element, {
-    pageLength: 50,
+    pageLength: PAGE,
+    paging: entries.length > PAGE,
     order: [[0, "asc"]],
     columnDefs: [{ targets: 0, orderDataType: "rank" }],
   });
