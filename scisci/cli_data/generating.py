@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from scisci.contracts.errors import UserError, unknown_name
+from scisci.contracts.errors import UserError
+from scisci.generate import GENERATORS, generator
 
-GENERATORS = {
-    "charged-nbody": "scisci.generate.charged_nbody:generate",
-    "chaos": "scisci.generate.chaos:generate",
-    "flowing-sensors": "scisci.generate.flowing_sensors:generate",
-    "pm-halos": "scisci.generate.pm_halos:generate",
-    "science-series": "scisci.generate.science_series:generate",
-    "xtb-crystals": "scisci.generate.xtb_crystals:generate",
-    "xtb-molecules": "scisci.generate.xtb_molecules:generate",
-}
 GENERATOR_OPTIONS = ("train", "frames", "every", "clip", "boxes", "trajectories", "tables", "patterns")
 
 
@@ -46,16 +37,9 @@ def add(commands: Any) -> None:
     sub.set_defaults(action=generate)
 
 
-def _load(target: str) -> Any:
-    module, name = target.split(":")
-    return getattr(import_module(module), name)
-
-
 def generate(args: argparse.Namespace) -> None:
     """Run the simulator behind a data set; an option that it does not have is refused."""
-    if args.name not in GENERATORS:
-        raise unknown_name("generated data set", args.name, GENERATORS)
-    simulator = _load(GENERATORS[args.name])
+    simulator = generator(args.name)
     options = {name: value for name in GENERATOR_OPTIONS if (value := getattr(args, name)) is not None}
     if foreign := [name for name in options if name not in signature(simulator).parameters]:
         raise UserError(f"{args.name} has no option --{foreign[0]}; leave it out")

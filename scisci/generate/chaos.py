@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -157,23 +156,33 @@ def _silent(line: str) -> None:
 
 
 def generate(
-    out: Path, seed: int = SEED, trajectories: int = 1, log: Callable[[str], None] = _silent, length: int = LENGTH
+    out: Path,
+    seed: int = SEED,
+    trajectories: int = 1,
+    log: Callable[[str], None] = _silent,
+    length: int = LENGTH,
+    only: Mapping[str, int] | None = None,
 ) -> None:
     """Write `trajectories` training trajectories of each system, and those of the other splits, to `out`.
 
     About two seconds a trajectory. More trajectories leave those before them as they are, so that the training splits
-    of larger data sets begin with those of smaller ones. `log` gets a line for each.
+    of larger data sets begin with those of smaller ones. `log` gets a line for each. `only`: these splits alone, with
+    so many trajectories each, of the systems that they have by `SEED`.
     """
     if trajectories < 1:
         raise UserError(f"{trajectories} trajectories of each system leave nothing to train on; give at least 1")
     systems = flows()
-    members: dict[str, list[int]] = {split: [] for split in PARTS}
+    division = divided(systems, seed if only is None else SEED)
+    if only is None:
+        only = {split: len(names) * (trajectories if split == "train" else 1) for split, names in division.items()}
+    members: dict[str, list[int]] = {split: [] for split in only}
     with StoreWriter(out, "series") as writer:
-        for split, names in divided(systems, seed).items():
-            for k, name in product(range(trajectories if split == "train" else 1), names):
+        for split, total in only.items():
+            for i in range(total):
+                k, name = i // len(division[split]), division[split][i % len(division[split])]
                 rng = np.random.default_rng([seed, zlib.crc32(f"{split} {name}".encode()), k])
                 sample = SeriesSample(trajectory(systems[name], rng, length), 0, FREQ)
                 members[split].append(writer.append(sample, name))
-                log(f"{split}: {name}, {k + 1} of {trajectories if split == 'train' else 1}")
-        for split, part in PARTS.items():
-            writer.split(split, np.array(members[split]), part.shift, disjoint=part.disjoint)
+                log(f"{split}: {name}, {i + 1} of {total}")
+        for split, indices in members.items():
+            writer.split(split, np.array(indices), PARTS[split].shift, disjoint=PARTS[split].disjoint)

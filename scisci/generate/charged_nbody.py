@@ -11,7 +11,7 @@ symmetric under rotation, and the error of an exactly equivariant model has a fl
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -153,13 +153,15 @@ def generate(
     frames: tuple[int, int] = FRAMES,
     every: int = EVERY,
     clip: Clip = "component",
+    only: Mapping[str, int] | None = None,
 ) -> None:
     """Write the whole data set to `out`; about 20 seconds with the published settings.
 
     `train` is the number of training systems: the first ones are the same whatever it is, and so are all other
     splits. A frame is kept every `every` steps; `frames` are those of the input and of the target, where frame k is
     the state after (k + 1) `every` steps. Published: frames 30 and 40 of every 100 steps with 3,000 training systems;
-    frames 6 and 8 of every 500 with 50,000 for the sweep over training data. `clip`: see `simulate`.
+    frames 6 and 8 of every 500 with 50,000 for the sweep over training data. `clip`: see `simulate`. `only`: these
+    splits alone, with so many systems each.
     """
     first, second = frames
     if not 0 <= first < second or every < 1 or train < 1:
@@ -169,7 +171,9 @@ def generate(
         )
     steps = [(first + 1) * every, (second + 1) * every]
     times = {"input_time": steps[0] * TIMESTEP, "target_time": steps[1] * TIMESTEP}
-    populations = POPULATIONS | {"train": replace(POPULATIONS["train"], systems=train)}
+    if only is None:
+        only = {name: population.systems for name, population in POPULATIONS.items()} | {"train": train}
+    populations = {name: replace(POPULATIONS[name], systems=count) for name, count in only.items()}
     with StoreWriter(out, "particles") as writer:
         for name, population in populations.items():
             drawn = initial_states(population, [seed, zlib.crc32(name.encode())])

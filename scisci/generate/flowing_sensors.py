@@ -9,8 +9,8 @@ Faster patterns are slower ones seen from a frame that moves, and nothing else i
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,13 +76,23 @@ def _silent(line: str) -> None:
     """Drop a line of progress."""
 
 
-def generate(out: Path, seed: int = SEED, log: Callable[[str], None] = _silent, patterns: int = PATTERNS) -> None:
+def generate(
+    out: Path,
+    seed: int = SEED,
+    log: Callable[[str], None] = _silent,
+    patterns: int = PATTERNS,
+    only: Mapping[str, int] | None = None,
+) -> None:
     """Write the whole data set to `out`; seconds. `patterns` of a series are superposed, with velocities of their own.
 
+    `only`: these splits alone, with so many series each.
     Only operations that IEEE 754 rounds exactly are used, so the same seed gives the same store on every machine.
     """
+    if only is None:
+        only = {name: population.series for name, population in POPULATIONS.items()}
+    populations = {name: replace(POPULATIONS[name], series=count) for name, count in only.items()}
     with StoreWriter(out, "series") as writer:
-        for name, population in POPULATIONS.items():
+        for name, population in populations.items():
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
             shapes = draw_patterns(population.series, rng, patterns)
             velocities = draw_velocities(population.series, population.velocities, rng, patterns)

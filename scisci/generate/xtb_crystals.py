@@ -11,7 +11,7 @@ crystal of a valence force field (`scisci.generate.keating`), which says where a
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,6 +166,16 @@ def jobs(seed: int) -> list[tuple[str, int, int, int]]:
     ]
 
 
+def fewer_jobs(seed: int, only: Mapping[str, int]) -> list[tuple[str, int, int, int]]:
+    """As `jobs`, for so many samples of these splits: one arrangement of every composition, then another of each."""
+    kinds = {split: len(compositions(POPULATIONS[split])) for split in only}
+    return [
+        (split, i % kinds[split], i // kinds[split], seed)
+        for split, samples in only.items()
+        for i in range(-(-samples // FRAMES))
+    ]
+
+
 def group(job: tuple[str, int, int, int]) -> Group:
     """Draw and label one random arrangement."""
     split, kind, k, seed = job
@@ -181,16 +191,22 @@ def _silent(line: str) -> None:
     """Drop a line of progress."""
 
 
-def generate(out: Path, seed: int = SEED, processes: int | None = None, log: Callable[[str], None] = _silent) -> None:
+def generate(
+    out: Path,
+    seed: int = SEED,
+    processes: int | None = None,
+    log: Callable[[str], None] = _silent,
+    only: Mapping[str, int] | None = None,
+) -> None:
     """Write the whole data set to `out`; about 30 CPU minutes.
 
     `log` gets a line for each arrangement of atoms, with the number of its frames whose energy did not converge:
-    those are left out.
+    those are left out. `only`: these splits alone, with about so many samples each.
     """
-    members: dict[str, list[int]] = {split: [] for split in POPULATIONS}
+    members: dict[str, list[int]] = {split: [] for split in only or POPULATIONS}
     references = ReferenceFit()
     with StoreWriter(out, "atoms") as writer, workers(processes) as pool:
-        wanted = jobs(seed)
+        wanted = jobs(seed) if only is None else fewer_jobs(seed, only)
         for (split, *_), made in zip(wanted, pool.map(group, wanted), strict=True):
             log(f"{made.name}: {len(made.frames)} frames, {made.failed} failed")
             for sample, metadata in made.frames:
@@ -198,13 +214,15 @@ def generate(out: Path, seed: int = SEED, processes: int | None = None, log: Cal
                 if split == "train":
                     references.add(sample.numbers, float(sample.energy))  # type: ignore[arg-type]
         rng = np.random.default_rng([seed, 2])
-        for split, population in POPULATIONS.items():
+        for split, indices in members.items():
+            population = POPULATIONS[split]
             writer.split(
                 split,
-                rng.permutation(members[split]),
+                rng.permutation(indices),
                 population.shift,
                 population.severity,
                 disjoint=split != "train",
                 severity_column=population.severity_column,
             )
-        writer.reference("energy", references.solve())
+        if "train" in members:
+            writer.reference("energy", references.solve())

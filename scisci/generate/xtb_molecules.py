@@ -9,7 +9,7 @@ the data has the symmetry that some models build in and others must learn.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ FRICTION_PER_FS = 0.01
 EQUILIBRATION_FS = 1000.0
 STRIDE_FS = 20.0
 GAP_FRAMES = 64
+ATTEMPTS = 8
 METHOD = "GFN2-xTB"
 SMALL, LARGE = (4, 10), (11, 14)
 OOD_MOLECULES = 8
@@ -73,6 +74,10 @@ def molecules(seed: int = SEED) -> dict[str, list[str]]:
     }
 
 
+class CameApartError(RuntimeError):
+    """A molecule lost a bond."""
+
+
 def _bonds(atoms: Atoms, stretch: float) -> np.ndarray:
     reach = covalent_radii[atoms.numbers]
     return atoms.get_all_distances() < stretch * (reach[:, None] + reach[None, :])
@@ -81,8 +86,8 @@ def _bonds(atoms: Atoms, stretch: float) -> np.ndarray:
 def trajectory(molecule: str, temperature: float, frames: int, seed: int = SEED) -> Frames:
     """Langevin dynamics of one molecule from its g2 geometry: `frames` frames after equilibration.
 
-    A molecule that loses a bond (stretched beyond 1.8 times the sum of covalent radii) is an error: the data set
-    is meant to hold intact molecules.
+    A molecule that loses a bond (stretched beyond 1.8 times the sum of covalent radii) is a `CameApartError`: the data
+    set is meant to hold intact molecules.
     """
     atoms = g2[molecule].copy()
     atoms.set_initial_magnetic_moments(None)
@@ -109,7 +114,7 @@ def trajectory(molecule: str, temperature: float, frames: int, seed: int = SEED)
     for turn in turns:
         dynamics.run(stride)
         if (bonded & ~_bonds(atoms, 1.8)).any():
-            raise RuntimeError(f"{molecule} came apart at {temperature} K after {len(energies)} frames")
+            raise CameApartError(f"{molecule} came apart at {temperature} K after {len(energies)} frames")
         positions.append((atoms.positions - atoms.positions.mean(axis=0)) @ turn.T)
         energies.append(atoms.get_potential_energy())
         forces.append(atoms.get_forces(apply_constraint=False) @ turn.T)
@@ -153,12 +158,42 @@ def plan(seed: int = SEED) -> dict[tuple[str, float], dict[str, slice]]:
     return jobs
 
 
+# Of which molecules, and at which temperature (K), the test splits are.
+TESTS = {
+    "test": ("train", 300.0),
+    "ood_600K": ("train", 600.0),
+    "ood_1200K": ("train", 1200.0),
+    "ood_molecule": ("ood_molecule", 300.0),
+    "ood_size": ("ood_size", 300.0),
+}
+
+
+def new_tests(only: Mapping[str, int]) -> dict[tuple[str, float], dict[str, slice]]:
+    """As `plan`, for so many samples of these test splits, on trajectories of their own of the molecules by `SEED`."""
+    chosen = molecules()
+    return {
+        (name, temperature): {split: slice(0, count)}
+        for split, total in only.items()
+        for kind, temperature in [TESTS[split]]
+        for name, count in _shares(total, chosen[kind]).items()
+        if count
+    }
+
+
 def _job(job: tuple[str, float, int, int]) -> Frames:
-    return trajectory(*job)
+    """A trajectory; where the molecule comes apart, another one."""
+    molecule, temperature, frames, seed = job
+    for attempt in range(ATTEMPTS):
+        try:
+            return trajectory(molecule, temperature, frames, seed + attempt)
+        except CameApartError as error:
+            last = error
+    raise last
 
 
-def _trajectories(seed: int, processes: int | None) -> Iterator[tuple[Frames, dict[str, slice]]]:
-    jobs = plan(seed)
+def _trajectories(
+    jobs: dict[tuple[str, float], dict[str, slice]], seed: int, processes: int | None
+) -> Iterator[tuple[Frames, dict[str, slice]]]:
     calls = [(name, t, max(s.stop for s in parts.values()), seed) for (name, t), parts in jobs.items()]
     with workers(processes) as pool:
         yield from zip(pool.map(_job, calls), jobs.values(), strict=True)
@@ -179,12 +214,22 @@ def _silent(line: str) -> None:
     """Drop a line of progress."""
 
 
-def generate(out: Path, seed: int = SEED, processes: int | None = None, log: Callable[[str], None] = _silent) -> None:
-    """Write the whole data set to `out`; about 35 CPU minutes. `log` gets a line for each finished trajectory."""
-    members: dict[str, list[int]] = {split: [] for split in SHIFTS}
+def generate(
+    out: Path,
+    seed: int = SEED,
+    processes: int | None = None,
+    log: Callable[[str], None] = _silent,
+    only: Mapping[str, int] | None = None,
+) -> None:
+    """Write the whole data set to `out`; about 35 CPU minutes. `log` gets a line for each finished trajectory.
+
+    `only`: these test splits alone, with so many samples each (`new_tests`).
+    """
+    jobs = plan(seed) if only is None else new_tests(only)
+    members: dict[str, list[int]] = {split: [] for split in only or SHIFTS}
     references = ReferenceFit()
     with StoreWriter(out, "atoms") as writer:
-        for frames, parts in _trajectories(seed, processes):
+        for frames, parts in _trajectories(jobs, seed, processes):
             log(f"{frames.molecule:22s} {frames.temperature:5.0f} K  {', '.join(parts)}")
             for split, part in parts.items():
                 for i in range(part.start, part.stop):
@@ -196,6 +241,10 @@ def generate(out: Path, seed: int = SEED, processes: int | None = None, log: Cal
                     if split == "train":
                         references.add(frames.numbers, frames.energies[i])
         rng = np.random.default_rng([seed, 2])
-        for split, (shift, severity, disjoint) in SHIFTS.items():
-            writer.split(split, rng.permutation(members[split]), shift, severity, disjoint)
-        writer.reference("energy", references.solve())
+        for split, indices in members.items():
+            shift, severity, disjoint = SHIFTS[split]
+            if only is not None and split == "test":
+                shift = "none: other trajectories of the training molecules"
+            writer.split(split, rng.permutation(indices), shift, severity, disjoint)
+        if "train" in members:
+            writer.reference("energy", references.solve())
