@@ -84,23 +84,25 @@ class StoreDataModule(L.LightningDataModule):
 
     @property
     def store(self) -> Store:
-        """The store, opened at the first use and checked to hold what training on its domain needs."""
+        """The store, opened at the first use."""
         if self._store is None:
-            store = open_dataset(self.dataset)
-            if absent := NEEDED.get(store.domain, set()) - set(store.fields):
-                raise UserError(
-                    f"{store.path} has no {' and no '.join(sorted(absent))}, which training needs; it has"
-                    f" {', '.join(store.fields)}; import it again with the right label keys"
-                )
-            self._store = store
+            self._store = open_dataset(self.dataset)
         return self._store
 
-    def require(self, domain: str) -> None:
-        """Raise `UserError` unless the samples are of `domain`, the one a task is for."""
+    def require(self, domain: str, labels: bool = True) -> None:
+        """Raise `UserError` unless the samples are of `domain`, the one a task is for, and have what training needs.
+
+        Without `labels`, the domain is enough.
+        """
         if self.store.domain != domain:
             raise UserError(
                 f"{self.store.path} holds samples of the domain {self.store.domain!r}, this task needs {domain!r};"
                 " choose another data set ('scisci data list' shows them)"
+            )
+        if labels and (absent := NEEDED.get(domain, set()) - set(self.store.fields)):
+            raise UserError(
+                f"{self.store.path} has no {' and no '.join(sorted(absent))}, which training needs; it has"
+                f" {', '.join(self.store.fields)}; import it again with the right label keys"
             )
 
     @property
@@ -129,17 +131,21 @@ class StoreDataModule(L.LightningDataModule):
         self.require("atoms")
         return measure_statistics(self.store, self.train_indices(), cutoff)
 
-    def check(self, domain: str = "atoms") -> None:
-        """Raise `UserError` if the data set is not of `domain`, or not what the options ask for; reads no samples."""
-        self.require(domain)
+    def check(self, domain: str = "atoms", training: bool = True) -> None:
+        """Raise `UserError` if the data set is not of `domain`, or not what the options ask for; reads no samples.
+
+        Without `training` it needs neither labels nor the splits `train` and `val`.
+        """
+        self.require(domain, labels=training)
         for name in ("batch_size", "eval_batch_size", "val_samples", "test_samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}, but must be at least 1")
         if not self.test_splits:
             raise UserError("test_splits is empty; name at least one split, or leave it out for all of them")
-        self.train_indices()
-        for name in ("val", *self.test_splits):
+        if training:
+            self.train_indices()
+        for name in (*(["val"] if training else []), *self.test_splits):
             self.store.split(name)
 
     def setup(self, stage: str) -> None:

@@ -53,8 +53,8 @@ def new_run_folder(root: Path, name: str) -> Path:
 class CLI(LightningCLI):
     """LightningCLI for one task. Every `fit` has its own run directory, made before training starts."""
 
-    def __init__(self, task: type[Task], argv: list[str], run: Path | None) -> None:
-        self.run_folder = run
+    def __init__(self, task: type[Task], argv: list[str], run: Path | None, out: Path | None = None) -> None:
+        self.run_folder, self.out = run, out
         self.curve = Curve()
         super().__init__(
             task,
@@ -79,6 +79,9 @@ class CLI(LightningCLI):
         parser.add_argument("--runs", type=str, default="runs", help="folder in which fit makes its run directory")
         parser.add_argument(
             "--run", type=str | None, default=None, help="run directory to go on with (fit), or whose model to use"
+        )
+        parser.add_argument(
+            "--out", type=str | None, default=None, help="folder of predictions (predict): in the run directory"
         )
 
     def before_instantiate_classes(self) -> None:
@@ -155,7 +158,7 @@ class CLI(LightningCLI):
 
     def _restore(self) -> None:
         config = self.config[self.subcommand]
-        self.datamodule.require(self.model.domain)
+        self.datamodule.require(self.model.domain, labels=self.subcommand != "predict")
         if self.run_folder is not None:
             restore(self.model, self.run_folder)
         elif config.ckpt_path is None:
@@ -178,7 +181,7 @@ class CLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Write one predictions file per split."""
-        folder = (self.run_folder or Path(self.config[self.subcommand].runs)) / "predictions"
+        folder = self.out or (self.run_folder or Path(self.config[self.subcommand].runs)) / "predictions"
         outputs = self.trainer.predict_loop.predictions
         data: StoreDataModule = self.datamodule
         splits = data.test_splits
@@ -205,9 +208,12 @@ def main(argv: list[str]) -> None:
     warnings.filterwarnings("ignore", message=r".*LightningCLI's args parameter.*")
     command, *rest = argv
     given, rest = take_option("--run", rest)
-    run = None if given is None else Path(given)
+    chosen, rest = take_option("--out", rest)
+    if chosen is not None and command != "predict":
+        raise UserError(f"--out says where predictions go, and {command} writes none; leave it out")
+    run, out = (None if path is None else Path(path) for path in (given, chosen))
     if run is not None and stored.is_baseline(run):
-        stored.main(command, run, rest)
+        stored.main(command, run, rest, out)
         return
     if run is not None:
         if not (run / "config.yaml").is_file():
@@ -222,7 +228,7 @@ def main(argv: list[str]) -> None:
     if checkpoint is not None:
         task.check_checkpoint(checkpoint)
     try:
-        CLI(task, [command, *rest], run)
+        CLI(task, [command, *rest], run, out)
     except ArgumentError as error:
         raise UserError(one_sentence(str(error), command)) from error
     except SystemExit as error:

@@ -75,8 +75,11 @@ def load(folder: Path) -> Task:
     return task.eval()
 
 
-def main(command: str, folder: Path, arguments: list[str]) -> None:
-    """Run `scisci test` or `scisci predict` on a run directory; the data can be changed by the options `--data.…`."""
+def main(command: str, folder: Path, arguments: list[str], out: Path | None = None) -> None:
+    """Run `scisci test` or `scisci predict` on a run directory; the data can be changed by the options `--data.…`.
+
+    Predictions go into the folder `out`, by default `predictions` in the run directory.
+    """
     import torch
 
     from scisci.tasks.baselines.run import evaluated, measured
@@ -93,14 +96,14 @@ def main(command: str, folder: Path, arguments: list[str]) -> None:
     except ArgumentError as error:
         raise UserError(one_sentence(str(error), command)) from error
     task = load(folder)
-    data.check(task.domain)
+    data.check(task.domain, training=command == "test")
     with torch.no_grad():
         if command == "test":
             results = {split: measured(task, data, split) for split in data.test_splits}
             show_errors(results, [name for name in next(iter(results.values())) if not name.startswith("symmetry")])
             return
         for split in data.test_splits:
-            path = folder / "predictions" / f"{split}.h5"
+            path = (out or folder / "predictions") / f"{split}.h5"
             with writing_outputs(path, task, data.store, split, data.test_samples) as write:
                 for batch in evaluated(task, data, split):
                     outputs = task.predict_step(batch, 0)
