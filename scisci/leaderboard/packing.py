@@ -84,7 +84,7 @@ class AboutSweep(About):
             raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
         except yaml.YAMLError as error:
             raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-        with _checked(path, AboutSweep):
+        with checked(path, AboutSweep):
             about = cls.model_validate(content or {})
             known = list(labels)
             for label in about.models:
@@ -100,7 +100,7 @@ class AboutSweep(About):
 
 
 @contextmanager
-def _checked(where: object, schema: type[BaseModel]) -> Iterator[None]:
+def checked(where: object, schema: type[BaseModel]) -> Iterator[None]:
     """Turn the first thing that a schema refuses into a `UserError`."""
     try:
         yield
@@ -110,7 +110,8 @@ def _checked(where: object, schema: type[BaseModel]) -> Iterator[None]:
         if one["type"] == "extra_forbidden" and len(one["loc"]) == 1:
             raise unknown_name(f"key in {where}", place, schema.model_fields) from error
         message = one["msg"].removeprefix("Value error, ")
-        raise UserError(f"{where}: {f'{place}: ' if place else ''}{message[0].lower()}{message[1:]}") from error
+        advice = "" if ";" in message else "; correct it"
+        raise UserError(f"{where}: {f'{place}: ' * bool(place)}{message[0].lower()}{message[1:]}{advice}") from error
 
 
 @dataclass(frozen=True)
@@ -294,7 +295,7 @@ def _submission(one: Packed, plan: Plan, records: Records, about: About, runs: l
         ),
     }
     told = {name: value for name, value in about if value is not None}
-    with _checked(f"the submission {one.slug}", Submission):
+    with checked(f"the submission {one.slug}", Submission):
         return Submission.model_validate({**known, **told, "runs": runs})
 
 

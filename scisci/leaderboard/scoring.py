@@ -105,7 +105,7 @@ def score(folder: Path, labels: Path | None = None, store_of: StoreOf = open_dat
                     " other windows; submit it by itself"
                 )
             row |= {"split": split, "severity": store.split(split).severity}
-            table += [row | {"metric": name, **value.model_dump()} for name, value in metrics.items()]
+            table += [row | {"metric": name, **_digits(value)} for name, value in metrics.items()]
     return pa.Table.from_pylist(table, RESULTS_SCHEMA)
 
 
@@ -128,6 +128,12 @@ def _measured(folder: Path, run: Run, split: str, samples: int, by: Labels) -> t
     if wrong := [name for name, value in metrics.items() if not math.isfinite(value.value)]:
         raise UserError(f"{path} has predictions that are not finite, and so {wrong[0]} is not; predict again")
     return view, metrics
+
+
+def _digits(value: MetricValue) -> dict[str, Any]:
+    """A value to 12 digits: processors differ in the order in which they add, and so in the last ones."""
+    parts = value.model_dump()
+    return parts | {name: float(f"{part:.12g}") for name, part in parts.items() if isinstance(part, float)}
 
 
 def _opened(folder: Path, run: Run, split: str) -> Any:
