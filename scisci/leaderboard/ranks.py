@@ -75,7 +75,7 @@ def _with_status(scored: Iterable[Scored], reproduced: Mapping[str, str]) -> dic
 def _frame(tables: Sequence[pa.Table], submitted: Mapping[str, Scored]) -> pd.DataFrame:
     """The ranked errors of runs that ended well; `error` is the standard error, `samples` those that were predicted."""
     if not tables:
-        return pd.DataFrame(columns=["slug", "run", "dataset", "metric", "split", "value", "error"])
+        return pd.DataFrame(columns=["slug", "run", "dataset", "domain", "metric", "split", "value", "error"])
     ranked = pa.array(sorted({metric for of_domain in HEADLINES.values() for metric in of_domain}))
     kept = [table.filter(pc.is_in(table["metric"], ranked)) for table in tables]
     frame = pa.concat_tables(kept).to_pandas().rename(columns={"architecture": "slug"})
