@@ -2,16 +2,18 @@
 
 Keller, "Flow equivariant recurrent neural networks" (2025), on one dimension. With convolutions U, W around the ring,
 
-    h_0[v] = 0,    h_{t+1}[v] = ReLU(U u_t + W roll(h_t[v], v)),    forecast_t = decoder(max over v of h_{t+1}[v])
+    h_0[v] = 0,  h_{t+1}[v] = ReLU(U u_t + n W roll(h_t[v], v)),  forecast_t = decoder(max over v of p[v] h_{t+1}[v])
 
 for the velocities v in -V..V (sensors a step). If what the sensors see starts to flow, u_t -> roll(u_t, w t), then
 h_{t+1}[v] -> roll(h_{t+1}[v - w], w t): velocities are permuted, exactly, as long as v - w is one of them. With at
 least as many velocities as sensors all of them are, and forecasts are exactly equivariant too; with fewer, they are as
-far as the maximum is not found at an edge. With V = 0 it is the plain convolutional recurrent network, of as many
+far as the largest state is not found at an edge. With V = 0 it is the plain convolutional recurrent network, of as many
 parameters.
 
-What W makes of a hidden state is scaled down where it is larger than that state, velocity by velocity: a sum of squares
-over channels and sensors is the same in every frame, and a state that nothing drives never grows, however long it runs.
+n and p are 1 in Keller's; here both serve forecasts longer than those trained on. Of |h[v]|^2, a sum over channels and
+sensors that is the same in every frame, n makes ReLU(n W roll(h)) have as much as h: a state that nothing drives never
+grows or fades, however long it runs. p[v] = (|h[v]| / max over v of |h|)^8 leaves the frame in which a pattern adds up
+and little of what it smears over others, which a plain maximum would mix in elsewhere at every step to come.
 
 u_t is (x_t, 1) where a sensor is observed and (0, 0) where it is not: forecasting is running on without observations.
 """
@@ -31,6 +33,10 @@ from scisci.models.registry import register
 
 # Of a sum of squares, which must have a gradient where it is zero.
 SMALLEST = 1e-12
+# How many times larger n makes a state at most, should W leave next to nothing that is positive.
+MOST = 4.0
+# p as a power of |h|^2.
+POWER = 4
 
 
 def around(sensors: Int[Tensor, " batch"], places: int, width: int, moved: Int[Tensor, " moves"]) -> Tensor:
@@ -58,10 +64,24 @@ class RingConv(nn.Module):
         return conv1d(padded.flatten(0, 1), self.weight, self.bias).unflatten(0, x.shape[:2])
 
 
-def bounded(state: Tensor, before: Tensor, real: Float[Tensor, "batch 1 1 sensors"]) -> Tensor:
-    """[B, M, C, N] states, scaled down to the size of those before them; places that are not `real` do not count."""
-    size, was = ((x * real).square().sum(dim=(2, 3), keepdim=True) + SMALLEST for x in (state, before))
-    return state * (was / size).sqrt().clamp(max=1)
+def energy(
+    state: Float[Tensor, "batch moves channels places"], real: Float[Tensor, "batch 1 1 places"]
+) -> Float[Tensor, "batch moves 1 1"]:
+    """Sum of squares of each state over channels and those places that are `real`."""
+    return (state * real).square().sum(dim=(2, 3), keepdim=True) + SMALLEST
+
+
+def real_places(state: Float[Tensor, "batch moves channels places"], sensors: Int[Tensor, " batch"]) -> Tensor:
+    """[B, 1, 1, C] 1 where a ring has a sensor, 0 beyond it."""
+    return (torch.arange(state.shape[3], device=sensors.device) < sensors[:, None])[:, None, None].to(state.dtype)
+
+
+def over_velocities(
+    state: Float[Tensor, "batch velocities channels places"], sensors: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch channels places"]:
+    """Maximum over velocities of states, each times the `POWER`th power of its part of the largest sum of squares."""
+    squares = energy(state, real_places(state, sensors))
+    return (state * (squares / squares.amax(dim=1, keepdim=True)) ** POWER).amax(dim=1)
 
 
 @register("fernn")
@@ -126,17 +146,18 @@ class FERNN(nn.Module):
         moving = around(sensors, places, self.width, self.velocities)
         seen = torch.stack([past.where(observed, 0), observed.to(past.dtype)], dim=2)
         driven = self.inputs(seen.permute(0, 3, 2, 1), still)
-        real = (torch.arange(places, device=sensors.device) < sensors[:, None])[:, None, None].to(past.dtype)
         state = past.new_zeros(batch, len(self.velocities), driven.shape[2], places)
+        real = real_places(state, sensors)
         for time in range(times + more):
-            state = bounded(self.recurrence(state, moving), state, real)
-            state = (state + driven[:, time, None] if time < times else state).relu()
+            moved = self.recurrence(state, moving)
+            moved = moved * (energy(state, real) / energy(moved.relu(), real)).sqrt().clamp(max=MOST)
+            state = (moved + driven[:, time, None] if time < times else moved).relu()
             yield state
 
     def read(
         self, largest: Float[Tensor, "batch times channels sensors"], sensors: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch times sensors"]:
-        """What the sensors see, of the maximum of hidden states over velocities: [B, n, C]"""
+        """What the sensors see, of the maximum over velocities of hidden states: [B, n, C]"""
         still = around(sensors, largest.shape[3], self.width, self.velocities.new_zeros(1))
         first, second = self.decoder
         found: Tensor = second(first(largest, still).relu(), still)
@@ -152,7 +173,7 @@ class FERNN(nn.Module):
         """What the sensors see in the `horizon` steps after `past`, in its units; rings are of the sizes `sensors`."""
         unit = instance(past.flatten(1)[:, None], observed.flatten(1)[:, None])
         states = self.states(unit.normalise(past), observed, sensors, horizon)
-        largest = [state.amax(dim=1) for time, state in enumerate(states) if time >= past.shape[2]]
+        largest = [over_velocities(state, sensors) for time, state in enumerate(states) if time >= past.shape[2]]
         return unit.restore(self.read(torch.stack(largest, dim=1), sensors).transpose(1, 2))
 
     def forward(self, batch: Any) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from scisci.models.fernn import FERNN, SMALLEST
+from scisci.models.fernn import FERNN, MOST, SMALLEST, over_velocities
 from scisci.symmetry.series import Flow, act_on_series
 
 BATCH, SENSORS, TIMES, LATER = 3, 11, 6, 4
@@ -54,23 +54,24 @@ def slow_forecast(model: FERNN, past: np.ndarray, observed: np.ndarray, horizon:
                 found[:, place] += kernel[:, :, tap] @ x[:, (place + tap - half) % n]
         return found
 
-    mean, scale = past[observed].mean(), past[observed].std()
+    offset, scale = past[observed].mean(), past[observed].std()
     states = {int(v): np.zeros((len(w), n)) for v in model.velocities}
     forecast = []
     for time in range(past.shape[1] + horizon):
         for v, state in states.items():
             moved = np.array([state[:, (place - v) % n] for place in range(n)]).T
             update = convolved(w, moved)
-            if (update**2).sum() > (state**2).sum():
-                update *= np.sqrt((state**2).sum() / (update**2).sum())
+            left = (np.maximum(update, 0) ** 2).sum()
+            update *= min(np.sqrt(((state**2).sum() + SMALLEST) / (left + SMALLEST)), MOST)
             if time < past.shape[1]:
                 seen = observed[:, time]
-                update += convolved(u, np.array([np.where(seen, (past[:, time] - mean) / scale, 0), seen]))
+                update += convolved(u, np.array([np.where(seen, (past[:, time] - offset) / scale, 0), seen]))
             states[v] = np.maximum(update, 0)
         if time >= past.shape[1]:
-            largest = np.max(list(states.values()), axis=0)
+            size = {v: np.sqrt((state**2).sum()) for v, state in states.items()}
+            largest = np.max([(size[v] / max(size.values())) ** 8 * state for v, state in states.items()], axis=0)
             hidden = np.maximum(convolved(d1, largest) + b1[:, None], 0)
-            forecast.append(mean + scale * (convolved(d2, hidden)[0] + b2))
+            forecast.append(offset + scale * (convolved(d2, hidden)[0] + b2))
     return np.array(forecast).T
 
 
@@ -154,13 +155,36 @@ def test_rings_of_different_sizes_share_a_batch() -> None:
         torch.testing.assert_close(together[k : k + 1, :count], alone, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_state_that_nothing_drives_never_grows(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_a_state_that_nothing_drives_neither_grows_nor_fades(dtype: torch.dtype, tolerance: float) -> None:
     model, (past, observed) = made(dtype), rings(dtype=dtype)
-    squares = [h.square().sum(dim=(2, 3)) for h in model.states(past, observed, sizes(), 300)]
-    assert torch.stack(squares).isfinite().all()
-    for before, after in zip(squares[TIMES - 1 :], squares[TIMES:], strict=False):
-        assert (after <= before * (1 + 1e-5) + SMALLEST).all()
+    squares = torch.stack([h.square().sum(dim=(2, 3)) for h in model.states(past, observed, sizes(), 300)])
+    assert squares[TIMES - 1].min() > 1
+    torch.testing.assert_close(squares[TIMES:], squares[TIMES - 1].expand(300, -1, -1), rtol=300 * tolerance, atol=0)
+
+
+def test_a_state_that_the_recurrence_would_extinguish_is_let_go() -> None:
+    model, (past, observed) = made(), rings()
+    with torch.no_grad():
+        model.recurrence.weight.copy_(-model.recurrence.weight.abs())
+    *_, last = model.states(past, observed, sizes(), LATER)
+    assert (last == 0).all()
+    assert model.forecast(past, observed, sizes(), LATER).isfinite().all()
+
+
+def test_forecasts_read_the_velocity_in_which_a_pattern_adds_up() -> None:
+    """Of a recurrence that forgets nothing."""
+    model, rng = made(torch.float64, velocities=3), np.random.default_rng(0)
+    with torch.no_grad():
+        model.recurrence.weight.zero_()[:, :, 2] = torch.eye(5)
+    for v in range(-3, 4):
+        shape = torch.from_numpy(rng.normal(size=(BATCH, SENSORS)))
+        past = torch.stack([shape.roll(v * t, 1) for t in range(TIMES)], dim=2)
+        *_, last = model.states(past, torch.ones_like(past, dtype=torch.bool), sizes())
+        sums = last.norm(dim=(2, 3))
+        assert (sums.argmax(dim=1) == v + 3).all(), v
+        expected = (last * (sums / sums.amax(dim=1, keepdim=True))[..., None, None] ** 8).amax(dim=1)
+        torch.testing.assert_close(over_velocities(last, sizes()), expected)
 
 
 def test_values_that_are_not_observed_make_no_difference() -> None:
