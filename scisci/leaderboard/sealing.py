@@ -62,8 +62,9 @@ def seal(
 
     Of every test split (`test` and `ood_*`, or `splits` of them) it has as many samples as the data set, or `samples`.
     Of series, the last `horizon` steps are the labels, and NaN in the inputs. `labels.h5` is for its owner alone; its
-    attribute `sealed_inputs` is the fingerprint of `inputs.h5`. The seed is written nowhere. `UserError` for a data set
-    that is not simulated, a seed that could be guessed, or an `out` that exists; then nothing is written.
+    attributes are `sealed_inputs`, the fingerprint of `inputs.h5`, and `dataset`. The seed is written nowhere.
+    `UserError` for a data set that is not simulated, a seed that could be guessed, or an `out` that exists; then
+    nothing is written.
     """
     simulate = generator(dataset)
     if "only" not in signature(simulate).parameters:
@@ -83,6 +84,7 @@ def seal(
         with h5py.File(folder / "labels.h5", "r+") as labels, h5py.File(folder / "inputs.h5", "w") as inputs:
             _copy_inputs(labels, inputs, horizon)
             inputs.attrs["fingerprint"] = labels.attrs["sealed_inputs"] = fingerprint([inputs])
+            labels.attrs["dataset"] = dataset
         (folder / "labels.h5").chmod(0o600)
 
 

@@ -75,6 +75,7 @@ def test_inputs_are_the_samples_without_their_labels(dataset: str, folder: Path)
     inputs, labels = Store(folder / "inputs.h5"), Store(folder / "labels.h5")
     hidden = set(LABELS[labels.domain])
     assert set(labels.fields) - set(inputs.fields) == hidden & set(labels.fields)
+    assert labels.h5(0).attrs["dataset"] == dataset
     assert labels.h5(0).attrs["sealed_inputs"] == inputs.fingerprint != labels.fingerprint
     seen, full = inputs.take(np.arange(len(inputs))), labels.take(np.arange(len(labels)))
     np.testing.assert_array_equal(seen.offsets, full.offsets)
