@@ -103,14 +103,14 @@ def _check_file(
     wrong += found.faults
     if store.domain == "series" and found.view and windows.setdefault(run.dataset, found.view) != found.view:
         wrong.append("has another context or horizon than another file on its data; submit these by themselves")
-    return wrong, [*of_agreements(found.agreements)]
+    return wrong, [] if wrong else [*of_agreements(found.agreements)]
 
 
 def _strangers(folder: Path, loaded: Loaded) -> Iterator[Finding]:
     """Whatever a folder holds beside its description and the predictions that this lists."""
     yield from _entries(folder, folder, {FILE: stat.S_ISREG, "predictions": stat.S_ISDIR})
     top = folder / "predictions"
-    if top.is_symlink() or not top.is_dir():
+    if top.is_symlink() or not top.is_dir() or not loaded.names:
         return
     listed = {run.run: run for run in loaded.runs}
     yield from _entries(top, folder, dict.fromkeys(loaded.names, stat.S_ISDIR))

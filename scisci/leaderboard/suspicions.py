@@ -32,7 +32,7 @@ UNITS = {
     -1.0: "the other sign, as of a gradient",
 }
 # The factor must make squared errors that much smaller, and be that near (in its logarithm) to one that has a name.
-BETTER, NEAR = 4.0, 0.1
+BETTER, NEAR = 4.0, 0.15
 # Shares of values that equal labels to rounding: in forces none do by chance; total energies and counts may.
 COPIED, COPIED_BY_CHANCE = 0.01, 0.5
 CHANCE = ("energy", "mean")
@@ -58,14 +58,14 @@ def of_agreements(agreements: Mapping[str, Agreement]) -> Iterator[str]:
 def _units(name: str, found: Agreement) -> Iterator[str]:
     if not found.predicted or not found.both:
         return
-    # The slope of labels on predictions, which is one for any model whose errors are not in its own predictions.
-    best = found.both / found.predicted
-    if found.missed(best) * BETTER > found.missed(1.0) or 2 / 3 < best < 3 / 2:
+    # Of the sizes, since slopes are smaller by what is noise in the one or the other.
+    factor = math.copysign(math.sqrt(found.labels / found.predicted), found.both)
+    if found.missed(found.both / found.predicted) * BETTER > found.missed(1.0) or 2 / 3 < factor < 3 / 2:
         return
-    nearest = min((unit for unit in UNITS if unit * best > 0), key=lambda unit: abs(math.log(best / unit)))
-    named = abs(math.log(best / nearest)) < NEAR
+    nearest = min((unit for unit in UNITS if unit * factor > 0), key=lambda unit: abs(math.log(factor / unit)))
+    named = abs(math.log(factor / nearest)) < NEAR
     yield (
-        f"{name!r} fits its labels better when multiplied by {best:.4g}; it looks like"
+        f"{name!r} fits its labels better when multiplied by {factor:.4g}; it looks like"
         f" {UNITS[nearest] if named else 'units or a scale of its own'}"
     )
 
