@@ -15,7 +15,7 @@ from scisci.contracts.errors import UserError, unknown_name
 from scisci.contracts.metrics import metric as find_metric
 from scisci.leaderboard.board import Board, Entry, Estimate, Score, Status
 from scisci.leaderboard.choosing import CELL, choose
-from scisci.leaderboard.config import HEADLINES, Config, headlines
+from scisci.leaderboard.config import HEADLINES, Config, DatasetConfig, headlines
 from scisci.leaderboard.entries import entries_of, points_of
 from scisci.leaderboard.estimates import Errors, ranks
 from scisci.leaderboard.exponents import AXES
@@ -51,10 +51,14 @@ def boards(
     sealed = _frame([one.sealed_table for one in submitted.values() if one.sealed_table is not None], submitted)
     found = []
     for (dataset, domain), rows in public.groupby(["dataset", "domain"]):
-        for metric in headlines(domain, config.of(dataset).metric):
+        setup, slugs = config.of(dataset), set(rows.slug)
+        if setup.reference is not None and setup.reference not in slugs:
+            raise unknown_name(f"reference of {dataset!r}", setup.reference, slugs)
+        for metric in headlines(domain, setup.metric):
             mine = rows[rows.metric == metric]
             if mine.split.map(_shown).any():
-                board = _empty(config, str(dataset), str(domain), metric, mine, reference)
+                compared = next((one for one in (setup.reference, reference) if one in set(mine.slug)), None)
+                board = _empty(setup, dataset, domain, metric, mine, compared)
                 hidden = sealed[(sealed.dataset == dataset) & (sealed.metric == metric)]
                 found.append(_filled(board, mine, hidden, submitted))
     return found
@@ -93,11 +97,10 @@ def _shown(split: str) -> bool:
     return split == IDENTITY or split.startswith("ood_")
 
 
-def _empty(config: Config, dataset: str, domain: str, metric: str, rows: pd.DataFrame, reference: str | None) -> Board:
+def _empty(
+    setup: DatasetConfig, dataset: str, domain: str, metric: str, rows: pd.DataFrame, reference: str | None
+) -> Board:
     """The board without its entries. Its splits are in reading order, the in-distribution one even if none has it."""
-    setup, slugs = config.of(dataset), set(rows.slug)
-    if setup.reference is not None and setup.reference not in slugs:
-        raise unknown_name(f"reference of {dataset!r}", setup.reference, slugs)
     shown = rows[rows.split.map(_shown)]
     severities = {IDENTITY: np.nan} | dict(zip(shown.split, shown.severity, strict=True))
     splits = order_splits(pd.DataFrame({"split": list(severities), "severity": list(severities.values())}))
@@ -108,7 +111,7 @@ def _empty(config: Config, dataset: str, domain: str, metric: str, rows: pd.Data
         domain=domain,
         metric=find_metric(metric),
         splits=tuple(split.name for split in splits),
-        reference=setup.reference or (reference if reference in slugs else None),
+        reference=reference,
         compute=setup.compute,
         entries=(),
         points=(),
@@ -150,16 +153,19 @@ def _filled(board: Board, rows: pd.DataFrame, sealed: pd.DataFrame, submitted: M
 
 def _trivial(board: Board, samples: pd.DataFrame, submitted: Mapping[str, Scored]) -> pd.DataFrame:
     """The error of a trivial predictor [slug, split] on the samples that were predicted; NaN where none were."""
-    found = {}
-    for (slug, split), count in samples.stack().dropna().items():
-        value = submitted[slug].trivial.get((board.dataset, split, int(count)), {}).get(board.metric.name, 0.0)
-        if value <= 0:
-            raise UserError(
-                f"the scores of {slug!r} lack the {board.metric.name} of a trivial predictor on {split!r} of"
-                f" {board.dataset!r}; write them again with 'scisci leaderboard score'"
-            )
-        found[slug, split] = value
-    return pd.Series(found).unstack().reindex_like(samples)
+    found = pd.DataFrame(np.nan, samples.index, samples.columns)
+    for slug, covered in samples.to_dict("index").items():
+        for split, count in covered.items():
+            if count > 0:
+                key = (board.dataset, str(split), int(count))
+                value = submitted[slug].trivial.get(key, {}).get(board.metric.name, 0.0)
+                if value <= 0:
+                    raise UserError(
+                        f"the scores of {slug!r} lack the {board.metric.name} of a trivial predictor on {split!r} of"
+                        f" {board.dataset!r}; write them again with 'scisci leaderboard score'"
+                    )
+                found.at[slug, split] = value
+    return found
 
 
 def _scores(split: str, errors: Errors, samples: pd.Series, trivial: pd.Series, whole: pd.Series) -> dict[str, Score]:

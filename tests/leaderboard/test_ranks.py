@@ -102,6 +102,14 @@ def test_a_board_without_anything_in_distribution_still_stands() -> None:
     assert found.entries[0].rank is None
 
 
+def test_a_configuration_without_test_errors_is_an_entry_without_scores() -> None:
+    """The largest run is chosen, since not all predicted `val`, but has nothing on the test splits."""
+    found = board(scores.scored("a", {("s", 64, 0): {"test": 2.0}, ("l", 64, 0): {"val": 1.0}}))
+    entry = found.entries[0]
+    assert (entry.size, entry.scores, entry.overall, entry.rank) == ("l", {}, None, None)
+    assert [point.size for point in found.points] == ["s"]
+
+
 def test_what_covers_fewer_samples_is_shown_but_not_ranked() -> None:
     few = one("few", 1.0, 1.0, samples=50)
     found = entries(board(few, one("a", 10.0, 10.0), one("b", 20.0, 20.0)))
@@ -260,6 +268,14 @@ def test_a_given_reference_is_none_where_it_was_not_submitted() -> None:
     elsewhere = scores.scored("b", {("l", 64, 0): {"test": 1.0}}, dataset="crystals")
     found = boards([one("a", 1.0, 1.0), elsewhere], reference="a")
     assert {each.dataset: each.reference for each in found} == {"crystals": None, "molecules": "a"}
+
+
+def test_a_reference_on_one_target_compares_nothing_on_another() -> None:
+    cell, halos = {("l", 64, 0): {"test": 0.5}}, {"dataset": "halos", "domain": "cloud"}
+    submitted = [scores.scored(metric[0], cell, metric=metric, **halos) for metric in ("velocities_fvu", "omega_m_fvu")]
+    config = Config(datasets={"halos": DatasetConfig(reference="v")})
+    assert [each.reference for each in boards(submitted, config)] == ["v", None]
+    assert [each.reference for each in boards(submitted, config, reference="o")] == ["v", "o"]
 
 
 def test_scores_without_a_trivial_error_are_named() -> None:
