@@ -6,31 +6,27 @@ import datetime
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from scisci.contracts.errors import UserError, unknown_name
+from scisci.contracts.errors import UserError
 from scisci.contracts.files import creating
 from scisci.contracts.metrics import SERIES_GROUPS, SPACE_GROUPS
 from scisci.contracts.run import RunResult, RunSpec
 from scisci.data.library import datasets, open_dataset, read_card
 from scisci.data.store import Store
+from scisci.leaderboard.about import About, AboutSweep, checked
 from scisci.leaderboard.reading import FILE
 from scisci.leaderboard.submission import (
     SCHEMA_VERSION,
-    Author,
-    Claim,
     Hardware,
-    Links,
     Run,
     Submission,
-    Text,
     TrainingData,
     Tuning,
     slug_fault,
@@ -50,70 +46,6 @@ ACTING = {"tree": ("permutation",), "series": SERIES_GROUPS}
 INVARIANT = ("schnet", "gin")
 
 
-class About(BaseModel):
-    """What a sweep cannot know of a model, and what may be said otherwise; keys as in `submission.yaml`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str | None = None
-    family: str | None = None
-    symmetry: dict[str, Claim] | None = None
-    summary: Text | None = None
-    authors: tuple[Author, ...] = (Author(name="anonymous"),)
-    licence: Text = "NOASSERTION"
-    links: Links = Links()
-    training_data: TrainingData | None = None
-    tuning: Tuning | None = None
-    hardware: Hardware | None = None
-    date: datetime.date | None = None
-
-
-class AboutSweep(About):
-    """`--about FILE`: keys for all submissions of a sweep, and under `models` those of one of its entries."""
-
-    models: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-    @classmethod
-    def read(cls, path: Path | None, labels: Iterable[str]) -> AboutSweep:
-        """Read and check the file; whatever is wrong with it is a `UserError` that names the place."""
-        if path is None:
-            return cls()
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-        except yaml.YAMLError as error:
-            raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-        with checked(path, AboutSweep):
-            about = cls.model_validate(content or {})
-            known = list(labels)
-            for label in about.models:
-                if label not in known:
-                    raise unknown_name(f"model in {path}", label, known)
-                about.of(label)
-        return about
-
-    def of(self, label: str) -> About:
-        """What is said of one entry of the study."""
-        shared = self.model_dump(exclude={"models"}, exclude_unset=True)
-        return About.model_validate(shared | self.models.get(label, {}))
-
-
-@contextmanager
-def checked(where: object, schema: type[BaseModel]) -> Iterator[None]:
-    """Turn the first thing that a schema refuses into a `UserError`."""
-    try:
-        yield
-    except ValidationError as error:
-        one = error.errors(include_url=False)[0]
-        place = ".".join(map(str, one["loc"]))
-        if one["type"] == "extra_forbidden" and len(one["loc"]) == 1:
-            raise unknown_name(f"key in {where}", place, schema.model_fields) from error
-        message = one["msg"].removeprefix("Value error, ")
-        advice = "" if ";" in message else "; correct it"
-        raise UserError(f"{where}: {f'{place}: ' * bool(place)}{message[0].lower()}{message[1:]}{advice}") from error
-
-
 @dataclass(frozen=True)
 class Packed:
     """The runs of one architecture and treatment, which become one submission."""
@@ -123,9 +55,7 @@ class Packed:
     runs: list[tuple[RunSpec, RunResult]]
 
 
-def pack(
-    sweep: Path, out: Path, about: Path | None = None, inputs: Path | None = None, store: Store | None = None
-) -> list[Path]:
+def pack(sweep: Path, out: Path, about: Path | None = None, inputs: Path | None = None) -> list[Path]:
     """Make a submission in `out` of each architecture and treatment of a finished sweep; returns their folders.
 
     Predictions are those that the runs kept, or else are made now with the models they left. `about` is a YAML file
@@ -142,7 +72,7 @@ def pack(
             raise UserError(f"{fault}; rename the study or its entry {one.label!r}")
         if (out / one.slug).exists():
             raise UserError(f"{out / one.slug} exists already; remove it, or give another folder")
-    source = _source(plan, inputs, store)
+    source = _source(plan, inputs)
     with _all_or_none(out, [one.slug for one in packed]) as folder:
         for one in packed:
             _write(one, plan, Records(sweep), source, told.of(one.label), folder / one.slug)
@@ -160,7 +90,7 @@ def _groups(plan: Plan, records: Records) -> list[Packed]:
             continue
         name = "-".join([spec.study, spec.variant or spec.architecture, *[spec.treatment] * (spec.treatment != "none")])
         one = found.setdefault(cell.label, Packed(cell.label, _slug(name), []))
-        one.runs.append((records.spec(spec.run), result))
+        one.runs.append((spec, result))
     if missing:
         raise UserError(
             f"{missing} of {len(plan)} runs of {records.folder} are not done; go on with 'scisci sweep run', or take"
@@ -175,14 +105,14 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def _source(plan: Plan, inputs: Path | None, store: Store | None) -> Store:
+def _source(plan: Plan, inputs: Path | None) -> Store:
     """The store that predictions are for: the sweep's own, or inputs of the same domain."""
     name = plan.study.dataset
-    if name not in datasets() and store is None:
+    if name not in datasets():
         raise UserError(
             f"the sweep is on {name}, which has no name; put the store and a card into a folder of SCISCI_DATASETS"
         )
-    found = Store(inputs) if inputs is not None else store or open_dataset(name)
+    found = Store(inputs) if inputs is not None else open_dataset(name)
     if inputs is None and found.fingerprint != plan.fingerprint:
         raise UserError(f"{name} is not what the sweep was trained on (the fingerprints differ); get that version")
     if found.domain != plan.domain:
@@ -217,6 +147,11 @@ def _write(one: Packed, plan: Plan, records: Records, store: Store, about: About
     write_submission(folder, _submission(one, plan, records, about, runs))
 
 
+def _plain(text: str) -> str:
+    """A text on one line, without what cannot be printed, and not too long."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:2000]
+
+
 def _part(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "_", text)
 
@@ -244,7 +179,7 @@ def _run(name: str, spec: RunSpec, result: RunResult, store: Store, splits: dict
         dataset=spec.dataset,
         fingerprint=store.fingerprint,
         status=result.status,
-        reason=None if result.status == "ok" else result.reason or "not given",
+        reason=None if result.status == "ok" else _plain(result.reason or "not given"),
         size=_part(spec.size),
         treatment=spec.treatment,
         params=result.params,
@@ -285,9 +220,9 @@ def _submission(one: Packed, plan: Plan, records: Records, about: About, runs: l
             statement="trained by scisci on 'train' alone; the weights that count were chosen on 'val'",
         ),
         "tuning": Tuning(
-            trials=0 if baseline(spec) else None,
-            selected_on="val" if baseline(spec) else "not given",
-            description="learning rate: " + "; ".join(chosen),
+            trials=0 if _fitted(spec) else None,
+            selected_on="val" if _fitted(spec) else "not given",
+            description=_plain("learning rate: " + "; ".join(chosen)),
         ),
         "hardware": Hardware(
             description=", ".join(dict.fromkeys(result.device for _, result in one.runs)),
@@ -305,7 +240,7 @@ def baseline(spec: RunSpec) -> bool:
 
 
 def _class(spec: RunSpec, domain: str) -> type[Any]:
-    if baseline(spec):
+    if _fitted(spec):
         return baselines.find(spec.architecture, domain, spec.task.get("target"))
     return registry.load(spec.architecture)
 
@@ -332,7 +267,7 @@ def _claims(one: Packed, domain: str, records: Records) -> dict[str, str]:
 
 def _family(spec: RunSpec, domain: str, claims: dict[str, str]) -> str:
     """By the group that tells families apart: rotations, or what acts on trees or series."""
-    if baseline(spec):
+    if _fitted(spec):
         return "baseline"
     claim = claims.get(TELLING.get(domain, "rotation"), "none")
     if claim == "learned":

@@ -17,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import creating, write_text
 from scisci.data.library import datasets, read_card
-from scisci.leaderboard.packing import checked
+from scisci.leaderboard.about import checked
 from scisci.leaderboard.reading import FILE
 from scisci.leaderboard.submission import Run, slug_fault
 from scisci.tasks.scoring import reading

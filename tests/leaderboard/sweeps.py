@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from scisci.data.samples import CloudSample, TreeSample
 from scisci.data.store import Store
+from scisci.data.writer import StoreWriter
 from scisci.sweep.cli import main
 
 
@@ -31,6 +34,39 @@ def name_store(library: Path, name: str, path: Path) -> None:
     (library / name).mkdir()
     (library / name / "card.yaml").write_text(yaml.safe_dump(card))
     os.link(path, library / name / "data.h5")
+
+
+def clouds(path: Path) -> Path:
+    """A store of clouds of 40 points with masses, which fall towards their middle; velocities and parameters."""
+    rng = np.random.default_rng(0)
+    with StoreWriter(path, "cloud") as writer:
+        for name, count in (("train", 12), ("val", 6), ("test", 8)):
+            rows = []
+            for k in range(count):
+                offsets, side = rng.normal(0, 5, (40, 3)), np.full(3, 40.0)
+                positions, masses = np.mod(20 + offsets, 40), rng.pareto(2, 40) + 1
+                sample = CloudSample(
+                    positions, side, -20 * offsets, masses, omega_m=rng.uniform(), sigma_8=rng.uniform()
+                )
+                rows.append(writer.append(sample, f"{name} {k}"))
+            writer.split(name, np.array(rows), "none", disjoint=name != "train")
+    return path
+
+
+def trees(path: Path) -> Path:
+    """A store of chains of halos with a virtual node of either label at every second one."""
+    rng = np.random.default_rng(0)
+    with StoreWriter(path, "tree") as writer:
+        for name in ("train", "val", "test"):
+            rows = []
+            for k in range(6):
+                parent = np.array([-1, 0, 1, 2, 3, 0, 2])
+                label = np.array([-1] * 5 + [k % 2, 1])
+                features = rng.normal(size=(7, 4))
+                features[:, 3] = [1.0, 0.9, 0.8, 0.7, 0.6, 0.9, 0.7]
+                rows.append(writer.append(TreeSample(features, parent, label=label), f"{name} {k}"))
+            writer.split(name, np.array(rows), "none", disjoint=name != "train")
+    return path
 
 
 def study(dataset: str, architectures: dict[str, Any], **changes: Any) -> dict[str, Any]:
