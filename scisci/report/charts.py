@@ -235,7 +235,7 @@ def _axis(
     reach = headroom / (1 - headroom)
     high = high * (high / low) ** reach if log else high + reach * (high - low)
     axis = alt.Axis(values=ticks, format=_FORMATS[label], labelOverlap=True)
-    scale = alt.Scale(type="log" if log else "linear", domain=[low, high], nice=False, zero=False)
+    scale = alt.Scale(type="log" if log else "linear", domain=[low, high], nice=False)
     encoding = alt.X if channel == "x" else alt.Y
     return encoding(f"{channel}:Q", scale=scale, axis=axis, title=title)
 

@@ -29,7 +29,7 @@ def table_csv(table: Table) -> str:
             columns[f"{name}, notes"] = [_notes(table, cell) for cell in cells]
     columns |= {name: [text] * len(table.rows) for name, text in table.folded.items()}
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(file)  # lines end as in RFC 4180: a lone return within a text is quoted then
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     return file.getvalue()

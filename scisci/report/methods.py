@@ -100,7 +100,7 @@ def _values(study: Study, column: str, one: str, several: str, form: str) -> str
 def _cost(study: Study) -> str:
     done = study.runs[study.runs.status == "ok"]
     seen, flops = done.samples_seen.dropna(), done.flops.dropna()
-    said = [f"saw {_range(seen, '{:,.0f}'.format)} training samples, repeats counted"] if len(seen) else []
+    said = [f"saw {_number_of(seen, 'training sample')}, repeats counted"] if len(seen) else []
     said += [f"took {_range(flops, significant)} training FLOPs"] if len(flops) else []
     return f"A finished run {', and '.join(said)}." if said else ""
 
@@ -117,7 +117,7 @@ def _split(study: Study, split: Split) -> str:
     counts = study.scores.n[study.scores.split == split.name].dropna()
     said = [] if split.severity is None else [f"severity {split.severity:.4g}"]
     if len(counts):
-        said.append(f"{_range(counts, '{:,.0f}'.format)} {'sample' if counts.max() == 1 else 'samples'}")
+        said.append(_number_of(counts, "sample"))
     return f"{split.words} ({', '.join(said)})" if said else split.words
 
 
@@ -144,7 +144,7 @@ def _laws(study: Study, axis: str) -> str:
 
 
 def _intervals(study: Study) -> str:
-    exponents = merged(fit.interval.words for fit in study.fits if fit.interval and fit.interval.words)
+    exponents = merged(fit.interval.words.rstrip(".") for fit in study.fits if fit.interval and fit.interval.words)
     differences = tables.interval_kinds([found for fit in study.fits for found in fit.differences])
     said = [f"95 % intervals of exponents: {'; '.join(exponents)}."] if exponents else []
     said += [f"95 % intervals of differences between exponents: {'; '.join(differences)}."] if differences else []
@@ -174,10 +174,19 @@ def _missing(study: Study) -> str:
         "peak memory": done.peak_memory.isna().all(),
     }
     said = [words for words, gone in absent.items() if gone]
+    measured = scores.run.nunique()
+    if measured < len(done):
+        said.append(f"the error of {counted(len(done) - measured, 'finished run')}")
     for split in study.splits:
-        without = len(done) - scores.run[scores.split == split.name].nunique()
-        said += [f"the error on {split.words} of {counted(without, 'finished run')}"] if without else []
+        without = measured - scores.run[scores.split == split.name].nunique()
+        said += (
+            [f"the error on {split.words} of {counted(without, 'run')} with errors on other splits"] if without else []
+        )
     return f"Not measured, or not in the table: {listed(said)}." if said else ""
+
+
+def _number_of(counts: pd.Series, noun: str) -> str:
+    return f"{_range(counts, '{:,.0f}'.format)} {noun}{'' if counts.max() == 1 else 's'}"
 
 
 def _range(values: pd.Series, form: Callable[[float], str]) -> str:

@@ -194,6 +194,63 @@ def test_a_tick_at_zero_needs_an_error_of_zero(frame: pd.DataFrame) -> None:
     assert labelled(assemble(frame, [])) == labelled(assemble(positive, [])) + 1
 
 
+@pytest.fixture(scope="module")
+def likelihoods(frame: pd.DataFrame) -> Study:
+    """The study with its errors as log-likelihoods of series: lower is better, some are negative, none is a floor."""
+    value = np.log(frame.value.where(frame.value > 0, 1.0) / 60)
+    likelihood = frame.assign(metric=frame.metric.replace("force_mae", "series_nll"), value=value, error=0.3)
+    return assemble(likelihood.assign(low=value - 0.6, high=value + 0.6), [], "series_nll")
+
+
+def test_a_metric_that_may_be_negative_is_drawn_on_a_linear_axis_run_by_run(likelihoods: Study) -> None:
+    truth = likelihoods.scores.set_index(["run", "split"]).value
+    assert (truth < 0).any()
+    for name, spec in {f.key: f.spec()["spec"]["layer"] for f in figures(likelihoods) if f.key != "symmetry"}.items():
+        types = {enc["y"]["scale"]["type"] for layer in spec if "scale" in (enc := layer["encoding"]).get("y", {})}
+        assert types == {"linear"}, name
+    shown = {(row["run"], row["split"]): row for row in rows(charts.loss_against(likelihoods, "params"), "run")}
+    assert {key: row["y"] for key, row in shown.items()} == truth.to_dict()
+    assert all(row["low"] == row["y"] - 0.6 for row in shown.values())
+    assert len(rows(charts.ood_against_id(likelihoods), "run")) == 46 * 4
+    assert {row["run"] for row in rows(charts.severity(likelihoods), "run")} == set(likelihoods.scores.run)
+
+
+def test_a_caption_says_which_axes_are_logarithmic(study: Study, likelihoods: Study) -> None:
+    captions = lambda study: {figure.key: figure.caption for figure in figures(study)}
+    assert captions(study)["error-params"].startswith("Both axes are logarithmic.")
+    assert "both axes are logarithmic and the same" in captions(study)["ood-id"]
+    assert captions(likelihoods)["error-params"].startswith("The axis of parameters is logarithmic.")
+    assert "both axes are the same" in captions(likelihoods)["ood-id"]
+
+
+def test_a_linear_axis_holds_its_marks_and_has_ticks_inside(likelihoods: Study) -> None:
+    axis = charts.loss_against(likelihoods, "params").to_dict()["spec"]["layer"][-1]["encoding"]["y"]
+    low, high = axis["scale"]["domain"]
+    assert low < likelihoods.scores.value.min() < likelihoods.scores.value.max() < high
+    assert 3 <= len(axis["axis"]["values"]) <= 7
+    assert all(low <= tick <= high for tick in axis["axis"]["values"])
+
+
+def test_bars_have_room_but_leave_most_of_the_axis_to_the_marks(frame: pd.DataFrame) -> None:
+    """Intervals of a thousand times their value do not squeeze the marks; small ones are shown whole."""
+    domain = lambda study: charts.loss_against(study, "params").to_dict()["spec"]["layer"][-1]["encoding"]["y"]["scale"]
+    values = frame[(frame.metric == "force_mae") & (frame.status == "ok")].value
+    decades = np.log10(values.max() / values.min())
+    wide = assemble(frame.assign(low=frame.value / 1000, high=frame.value * 1000), [])
+    low, high = domain(wide)["domain"]
+    assert decades < np.log10(high / low) < 2 * decades
+    low, high = domain(assemble(frame.assign(low=frame.value * 0.9, high=frame.value * 1.1), []))["domain"]
+    assert low < values.min() * 0.9 < values.max() * 1.1 < high
+
+
+@pytest.mark.parametrize(
+    ("levels", "panel"), [(["ood_600K"], "OOD · 600K"), (["ood_600K", "ood_1200K"], "OOD · 600K … 1200K")]
+)
+def test_a_kind_of_shift_is_called_by_its_levels(frame: pd.DataFrame, levels: list[str], panel: str) -> None:
+    few = frame[frame.split.isin(["test", *levels]) | frame.split.isna()]
+    assert {row["panel"] for row in rows(charts.severity(assemble(few, [])), "run")} == {panel}
+
+
 @pytest.mark.parametrize(("axis", "symbol"), [("params", "N"), ("data", "D"), ("flops", "C")])
 def test_a_law_is_written_in_the_variable_of_its_axis(study: Study, axis: str, symbol: str) -> None:
     assert f"{symbol}^(−α)" in scaling(study, axis)[0].caption

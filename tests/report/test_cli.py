@@ -47,11 +47,40 @@ def test_images_go_to_a_folder(table: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "charts").glob("*.png"))) == 7
 
 
+@pytest.mark.parametrize("form", ["tex", "csv"])
+def test_tables_go_to_a_folder(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
+    main([str(table), "--format", form, "--out", str(tmp_path / "paper")])
+    names = {"exponents-params", "exponents-data", "exponents-flops", "ood-id", "architectures", "symmetry", "best"}
+    names |= {"not-finished"} | ({"methods"} if form == "tex" else set())
+    assert {path.name for path in (tmp_path / "paper").iterdir()} == {f"{name}.{form}" for name in names}
+    assert set(capsys.readouterr().out.split()) == {str(path) for path in (tmp_path / "paper").iterdir()}
+
+
+def test_the_page_and_the_paper_tell_the_same_methods(table: Path, tmp_path: Path) -> None:
+    main([str(table), "--format", "tex", "--out", str(tmp_path)])
+    main([str(table), "--out", str(tmp_path / "page.html")])
+    page = (tmp_path / "page.html").read_text(encoding="utf-8").replace("\u00a0", " ")
+    paper = (tmp_path / "methods.tex").read_text(encoding="utf-8")
+    for words in ("48 runs were made on the data set xtb-molecules", "killed by signal 9 (1 run)", "1,050,000"):
+        assert words in page
+        assert words in paper
+
+
+def test_the_metric_is_that_of_the_fits(table: Path, tmp_path: Path) -> None:
+    records = json.loads(table.with_name("fits.json").read_text())
+    shutil.copy(table, tmp_path / "results.parquet")
+    (tmp_path / "fits.json").write_text(json.dumps([record | {"metric": "energy_mae"} for record in records]))
+    main([str(tmp_path / "results.parquet"), "--out", str(tmp_path / "page.html")])
+    assert "How energy MAE scales" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--out", "{folder}"], "is a folder"),
-        (["--format", "png", "--out", "chart.png"], "give --out a folder"),
+        (["--format", "png", "--out", "chart.png"], "a file per chart; give --out a folder"),
+        (["--format", "tex", "--out", "paper.tex"], "a file per table; give --out a folder"),
+        (["--format", "csv", "--out", "/proc/tables"], "cannot write to /proc/tables"),
         (["--out", "/proc/x.html"], "cannot write to /proc/x.html"),
         (["--format", "svg", "--out", "/proc/charts"], "cannot write to /proc/charts"),
         (["--metric", "energy_mea"], "did you mean"),

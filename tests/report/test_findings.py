@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from scisci.report import tables
 from scisci.report.findings import findings, rising_errors
 from scisci.report.fits import parse
 from scisci.report.study import Study, assemble
@@ -47,3 +48,49 @@ def test_an_error_that_grows_with_scale_is_said(frame: pd.DataFrame) -> None:
     assert "mpnn on OOD · molecule against parameters (300 → 420)" in rising_errors(study)
     noisy = assemble(rising.assign(error=200.0), parse(entries.entries(rising), "fits"))
     assert "against parameters" not in rising_errors(noisy)
+
+
+def test_zero_but_for_rounding_is_neither_signed_nor_decided(frame: pd.DataFrame) -> None:
+    """An error that does not depend on the data leaves an exponent of the order of 1e-17, with an interval as small."""
+    records = entries.entries(frame)
+    for record in records:
+        if record["axis"] == "data" and record["group"]["architecture"] == "mpnn":
+            record["text"] = "-0.00000 [-0.00000, 0.00000]"
+            for difference in record["differences"]:
+                difference |= {"value": -3e-17, "ci95": [-4e-17, -2e-17], "text": "-0.00 [-0.00, -0.00]"}
+    study = assemble(frame, parse(records, "fits"))
+    text = said(study)["Against training samples"]
+    assert "mpnn 0.00000 [0.00000, 0.00000]" in text
+    apart = text[text.index("Told apart") if "Told apart" in text else text.index("None of") :].split(".")[0]
+    assert "mpnn" not in apart
+    rows = [row for row in tables.against_identity(study).rows if row[0].text == "mpnn"]
+    cells = next(row for row in rows if row[1].text == "training samples")[2:]
+    assert {(cell.text, cell.strong) for cell in cells} == {("0.00 [0.00, 0.00]", False)}
+
+
+def test_what_has_no_value_on_an_axis_is_not_among_its_exponents(frame: pd.DataFrame) -> None:
+    records = entries.entries(frame)
+    for record in records:
+        if record["axis"] == "params" and record["group"]["architecture"] == "mpnn":
+            empty = {"x": [], "y": [], "se": [], "run": []}
+            record |= {"n": 0, "points": empty, "parameters": {}, "curve": None, "differences": []}
+            record |= {"audit": {"verdict": "not identified", "reasons": ["no parameters"]}}
+    text = said(assemble(frame, parse(records, "fits")))["Against parameters"]
+    assert "mpnn" not in text.split(":")[1].split(".")[0]
+
+
+def test_a_single_pair_is_told_as_one(frame: pd.DataFrame) -> None:
+    two = frame[frame.architecture != "transformer"]
+    records = [r for r in entries.entries(frame) if r["group"]["architecture"] != "transformer"]
+    for record in records:
+        record["differences"] = [d for d in record["differences"] if d["to"]["architecture"] != "transformer"]
+        for difference in record["differences"]:
+            difference |= {"value": 0.01, "ci95": [-0.1, 0.1], "text": "0.01 [-0.10, 0.10]"}
+    text = said(assemble(two, parse(records, "fits")))["Against parameters"]
+    assert "The pair of architectures is not told apart by its exponents." in text
+
+
+def test_remarks_call_the_metric_by_its_label(frame: pd.DataFrame) -> None:
+    record = entries.entries(frame)[0]
+    record["audit"] = {"verdict": "weak", "reasons": ["force_mae is flat within its scatter"]}
+    assert parse([record], "fits")[0].remarks == ["Force MAE is flat within its scatter."]

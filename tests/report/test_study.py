@@ -91,6 +91,14 @@ def test_a_metric_that_the_table_lacks_is_refused(frame: pd.DataFrame) -> None:
         choose_metric(frame[frame.metric != "energy_mae"], "energy_mae")
 
 
+def test_a_metric_with_a_zero_is_shown_before_one_without(frame: pd.DataFrame) -> None:
+    names = {"force_mae": "series_nll", "energy_mae": "series_mase"}
+    series = frame.assign(metric=frame.metric.replace(names))
+    assert choose_metric(series, None).name == "series_mase"
+    assert choose_metric(series, "series_nll").name == "series_nll"
+    assert choose_metric(frame, None).name == "force_mae"
+
+
 def test_several_data_sets_need_a_choice(tmp_path: Path) -> None:
     rows = [*world.table_rows()]
     path = tmp_path / "t.parquet"

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scisci.report.wording import (
+    counted,
+    ends_in_words,
     formula,
+    linear_ticks,
     listed,
     log_ticks,
+    merged,
     series_name,
     short,
     significant,
     unbroken,
+    unsigned_zeros,
     with_error,
 )
 
@@ -60,14 +66,48 @@ def test_ticks_are_few_and_inside(low: float, ratio: float) -> None:
     assert ticks == sorted(ticks)
 
 
-@given(st.floats(1e-6, 1e6), st.floats(3.2, 1e6))
-def test_a_range_of_half_a_decade_has_a_tick(low: float, ratio: float) -> None:
-    assert log_ticks(low, low * ratio)
+@given(st.floats(1e-6, 1e6), st.floats(1.05, 1e6))
+def test_even_a_narrow_range_has_ticks_to_read_by(low: float, ratio: float) -> None:
+    assert len(log_ticks(low, low * ratio)) >= 3
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e9))
+def test_linear_ticks_are_few_round_and_inside(low: float, width: float) -> None:
+    ticks = linear_ticks(low, low + width)
+    assert 3 <= len(ticks) <= 7
+    assert low <= ticks[0] < ticks[-1] <= low + width
+    steps = {round((b - a) / (ticks[1] - ticks[0]), 3) for a, b in pairwise(ticks)}
+    assert steps == {1.0}
+    assert f"{ticks[1] - ticks[0]:.3e}"[0] in "125"
+
+
+@given(st.lists(st.integers(2, 999), min_size=1))
+def test_texts_that_differ_in_a_number_are_one_with_its_range(slices: list[int]) -> None:
+    low, high = min(slices), max(slices)
+    found = merged([*(f"over {n} of 05 slices" for n in slices), "over all"])
+    assert found == [f"over {low} to {high} of 05 slices" if low < high else f"over {low} of 05 slices", "over all"]
+
+
+@pytest.mark.parametrize(
+    ("text", "unsigned"),
+    [
+        ("-0.000 [-0.032, -0.000]", "0.000 [-0.032, 0.000]"),
+        ("-0.0 (weak)", "0.0 (weak)"),
+        ("-0.01 [-0.10, 0.00]", "-0.01 [-0.10, 0.00]"),
+        ("not identified", "not identified"),
+    ],
+)
+def test_what_is_rounded_to_zero_has_no_sign(text: str, unsigned: str) -> None:
+    assert unsigned_zeros(text) == unsigned
 
 
 def test_small_words() -> None:
     assert formula(r"L = E + A N^{-\alpha}") == "L = E + A N^(−α)"
     assert listed([]) == ""
+    assert (counted(1, "run"), counted(2048, "run")) == ("1 run", "2,048 runs")
+    assert ends_in_words({"ok": 1}) == "it finished"
+    assert ends_in_words({"ok": 3}) == "all of them finished"
+    assert ends_in_words({"out_of_memory": 1, "ok": 3}) == "3 finished and 1 out of memory"
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert series_name("mpnn", "none") == series_name("mpnn", None) == "mpnn"
     assert series_name("mpnn", "augmentation") == "mpnn + augmentation"
