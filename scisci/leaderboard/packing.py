@@ -234,7 +234,7 @@ def _submission(one: Packed, plan: Plan, records: Records, about: About, runs: l
         return Submission.model_validate({**known, **told, "runs": runs})
 
 
-def baseline(spec: RunSpec) -> bool:
+def _fitted(spec: RunSpec) -> bool:
     """Whether a run is of a baseline, which is fitted."""
     return spec.architecture in baselines.names()
 

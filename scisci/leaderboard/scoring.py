@@ -17,10 +17,9 @@ import torch
 from scisci.contracts.errors import UserError
 from scisci.contracts.results import RESULTS_SCHEMA
 from scisci.contracts.run import MetricValue
-from scisci.data.library import open_dataset
 from scisci.data.store import Store
 from scisci.leaderboard.config import HEADLINES
-from scisci.leaderboard.reading import read_submission
+from scisci.leaderboard.reading import open_listed, read_submission
 from scisci.leaderboard.safe_hdf5 import open_untrusted
 from scisci.leaderboard.sealing import sealed_windows
 from scisci.leaderboard.submission import Run
@@ -81,7 +80,7 @@ class Labels:
         return counts
 
 
-def score(folder: Path, labels: Path | None = None, store_of: StoreOf = open_dataset) -> pa.Table:
+def score(folder: Path, labels: Path | None = None, store_of: StoreOf = open_listed) -> pa.Table:
     """The results table of a submission: every metric of every run and split, from its predictions alone.
 
     `labels` is the private store of a sealed test set, for a submission of predictions for its inputs. What cannot be
@@ -153,7 +152,7 @@ def digest(folder: Path) -> str:
 
 
 def trivials(
-    folder: Path, labels: Path | None = None, store_of: StoreOf = open_dataset
+    folder: Path, labels: Path | None = None, store_of: StoreOf = open_listed
 ) -> dict[tuple[str, str, int], dict[str, float]]:
     """`trivial` of all that a submission predicts: (data set, split, n) → metric → error.
 

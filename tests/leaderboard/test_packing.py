@@ -10,14 +10,17 @@ from typing import Any
 import h5py
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.results import read_results
-from scisci.leaderboard.packing import pack
+from scisci.leaderboard.packing import _plain, pack
 from scisci.leaderboard.reading import load, read_submission
 from scisci.leaderboard.scaffold import add_run, new
 from scisci.leaderboard.scoring import score
-from scisci.leaderboard.submission import Submission
+from scisci.leaderboard.submission import Submission, Text
 
 from .sweeps import study, swept
 
@@ -288,3 +291,14 @@ def test_what_cannot_be_added_is_said_and_nothing_is_written(packed: Path, tmp_p
         add_run(folder, [source / "test.h5"], **RUN)
     with pytest.raises(UserError, match="make one with 'scisci leaderboard new'"):
         add_run(tmp_path / "nowhere", [source / "test.h5"], **RUN)
+
+
+@given(st.text())
+def test_whatever_a_run_failed_with_can_be_written_down(reason: str) -> None:
+    told = _plain(f"x{reason}")
+    assert TypeAdapter(Text).validate_python(told) == told
+    assert "\n" not in told
+
+
+def test_a_reason_keeps_its_words() -> None:
+    assert _plain("CUDA\tout of\n memory\x1b[0m ") == "CUDA out of memory [0m"
