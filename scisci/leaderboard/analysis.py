@@ -72,7 +72,8 @@ def _record(entry: Entry) -> dict[str, Any]:
 
 def _fixed(entry: Entry) -> str:
     if entry.axis == "flops":
-        return f"compute frontier, chosen on {entry.fixed['frontier']}"
+        chosen_on = entry.fixed["frontier"]
+        return "compute frontier" + (f", chosen on {chosen_on}" if chosen_on else "")
     if entry.axis == "params":
         return f"{entry.fixed['data']:,} training samples"
     return f"size {entry.fixed['size']}"

@@ -47,8 +47,9 @@ def boards(
     submitted = _with_status(scored, reproduced or {})
     if reference is not None and reference not in submitted:
         raise unknown_name("reference", reference, submitted)
-    public = _frame([one.table for one in submitted.values()], submitted)
-    sealed = _frame([one.sealed_table for one in submitted.values() if one.sealed_table is not None], submitted)
+    public = _frame([one.table for one in submitted.values()])
+    public["samples"] = _covered(public, submitted)
+    sealed = _frame([one.sealed_table for one in submitted.values() if one.sealed_table is not None])
     found = []
     for (dataset, domain), rows in public.groupby(["dataset", "domain"]):
         setup, slugs = config.of(dataset), set(rows.slug)
@@ -76,21 +77,25 @@ def _with_status(scored: Iterable[Scored], reproduced: Mapping[str, str]) -> dic
     return submitted
 
 
-def _frame(tables: Sequence[pa.Table], submitted: Mapping[str, Scored]) -> pd.DataFrame:
-    """The ranked errors of runs that ended well; `error` is the standard error, `samples` those that were predicted."""
+def _frame(tables: Sequence[pa.Table]) -> pd.DataFrame:
+    """The ranked errors of runs that ended well, with the columns `slug` and `error` (the standard error)."""
     if not tables:
         return pd.DataFrame(columns=["slug", "run", "dataset", "domain", "metric", "split", "value", "error"])
     ranked = pa.array(sorted({metric for of_domain in HEADLINES.values() for metric in of_domain}))
     kept = [table.filter(pc.is_in(table["metric"], ranked)) for table in tables]
     frame = pa.concat_tables(kept).to_pandas().rename(columns={"architecture": "slug"})
+    return frame.assign(error=frame.se_groups.fillna(frame.se))
+
+
+def _covered(rows: pd.DataFrame, submitted: Mapping[str, Scored]) -> list[int]:
+    """How many samples of its split each row is of. The table's own count may be of windows of a series."""
     samples = {
         (f"{slug}/{run.run}", split): count
         for slug, one in submitted.items()
         for run in one.submission.runs
         for split, count in run.splits.items()
     }
-    covered = [samples[key] for key in zip(frame.run, frame.split, strict=True)]
-    return frame.assign(error=frame.se_groups.fillna(frame.se), samples=covered)
+    return [samples[key] for key in zip(rows.run, rows.split, strict=True)]
 
 
 def _shown(split: str) -> bool:

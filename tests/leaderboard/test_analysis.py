@@ -83,6 +83,13 @@ def test_what_is_held_fixed_is_said() -> None:
     }
 
 
+def test_no_frontier_is_chosen_out_of_distribution() -> None:
+    errors = {(size, 64, 0): {"ood_hot": 5.0 / i} for i, size in enumerate(SIZES, 1)}
+    (record,) = records(scores.results("mpnn", errors), axis="flops")
+    assert (record["fixed"], record["exponent"]) == ("compute frontier", None)
+    assert "never chosen out of distribution" in record["reason"]
+
+
 def test_the_frontier_leaves_out_what_cheaper_runs_beat() -> None:
     """A run with ten times the compute and a far larger error is no point of the frontier."""
     errors = {(size, 64, 0): {"val": v, "test": v} for size, v in zip(SIZES, (8.0, 4.0, 2.0), strict=True)}

@@ -206,6 +206,13 @@ def test_sealed_errors_stand_beside_public_ones() -> None:
     assert found["b"].scores["test"].sealed_gap is None
 
 
+def test_sealed_predictions_of_other_runs_and_splits_are_no_concern() -> None:
+    sealed = {("s", 64, 0): {"test": 2.0}, ("l", 64, 0): {"test": 3.0, "ood_new": 1.0}}
+    entry = board(scores.scored("a", {("l", 64, 0): {"test": 2.0}}, sealed=sealed)).entries[0]
+    assert entry.scores["test"].sealed is not None
+    assert (entry.scores["test"].sealed.value, set(entry.scores)) == (3.0, {"test"})
+
+
 def test_each_target_of_a_data_set_has_a_board() -> None:
     halos = {"dataset": "halos", "domain": "cloud"}
     cell = {("l", 64, 0): {"test": 0.5}}
