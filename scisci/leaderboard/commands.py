@@ -111,3 +111,42 @@ def new(options: argparse.Namespace) -> None:
     if options.predictions:
         about = {name: getattr(options, name) for name in RUN_OPTIONS}
         print(f"added run {scaffold.add_run(options.folder, options.predictions, **about).run}")
+
+
+def reproduce(options: argparse.Namespace) -> None:
+    """Submitted and retrained errors, and whether they agree."""
+    from scisci.leaderboard.reproducing import reproduce as compare
+
+    record = compare(options.folder.resolve(), options.again.resolve(), options.out)
+    print(*record.comparisons, record.verdict, *record.reasons, sep="\n")
+
+
+def seal(options: argparse.Namespace) -> None:
+    """Inputs and labels of a sealed test set."""
+    from scisci.leaderboard.sealing import seal as make
+
+    make(options.dataset, options.seed_file, options.out, options.samples, options.splits, options.horizon, print)
+    print(f"publish {options.out / 'inputs.h5'}; keep {options.out / 'labels.h5'} and the seed to yourself")
+
+
+def key(options: argparse.Namespace) -> None:
+    """A key pair."""
+    from scisci.leaderboard.signing import make_key
+
+    print(f"publish {make_key(options.path)}; keep {options.path} to yourself")
+
+
+def sign(options: argparse.Namespace) -> None:
+    """A signed summary of sealed scores."""
+    from scisci.leaderboard.signing import sign as write
+    from scisci.leaderboard.signing import summary
+
+    write(summary(read_scores(options.scores), options.labels), options.key, options.out)
+    print(options.out)
+
+
+def verify(options: argparse.Namespace) -> None:
+    """What the owner of a key signed."""
+    from scisci.leaderboard.signing import verify as checked
+
+    print(json.dumps(checked(options.summary, options.key), indent=1))
