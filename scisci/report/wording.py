@@ -116,7 +116,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def linear_ticks(low: float, high: float) -> list[float]:
-    """Three to seven round values inside [low, high], evenly spaced."""
+    """Three to eight round values inside [low, high], evenly spaced."""
     power = math.floor(math.log10((high - low) / 3))
     step = max(round(m * 10.0**power, 15 - power) for m in (1, 2, 5) if m * 10.0**power <= (high - low) / 3)
     return [round(k * step, max(0, 1 - power)) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
