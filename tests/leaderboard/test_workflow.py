@@ -93,6 +93,7 @@ class Repository:
         git(self.work, "init", "--quiet", "--initial-branch", "main")
         self.write("README.md", "code")
         self.write(SUBMISSIONS / "other" / "submission.yaml", "name: other")
+        self.write(SUBMISSIONS / "other" / "predictions" / "old" / "test.h5", "old predictions")
         self.base = self.commit("begin")
         git(self.work, "checkout", "--quiet", "-b", "change")
 
@@ -159,7 +160,8 @@ def test_one_submission_is_taken_out_as_plain_files(repository: Repository, move
         assert path.read_text() == (repository.work / SUBMISSIONS / "new-model" / name).read_text()
         assert not stat.S_IMODE(path.stat().st_mode) & 0o111
     assert sorted(path.name for path in repository.place.iterdir()) == ["submitted", "trusted"]
-    assert [path.name for path in (repository.place / "submitted" / SUBMISSIONS).iterdir()] == ["new-model"]
+    assert {path.name for path in folder.parent.iterdir()} == {"new-model", "other"}
+    assert (folder.parent / "other" / "submission.yaml").read_text() == "name: other"
     # The code stays that of the base branch.
     assert git(repository.place / "trusted", "rev-parse", "HEAD") == repository.base
     assert git(repository.place / "trusted", "status", "--porcelain") == ""
@@ -167,9 +169,11 @@ def test_one_submission_is_taken_out_as_plain_files(repository: Repository, move
 
 def test_a_submission_can_be_changed(repository: Repository) -> None:
     repository.write(SUBMISSIONS / "other" / "submission.yaml", "name: better")
+    shutil.rmtree(repository.work / SUBMISSIONS / "other" / "predictions")
     code, said, folder = repository.look()
     assert code == 0, said
     assert folder is not None
+    assert [path.name for path in folder.iterdir()] == ["submission.yaml"]
     assert (folder / "submission.yaml").read_text() == "name: better"
 
 
