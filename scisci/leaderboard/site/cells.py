@@ -8,7 +8,11 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
 from typing import Any, Generic, TypeVar
+
+from markupsafe import Markup, escape
 
 from scisci.leaderboard.board import Estimate
 from scisci.report.wording import significant
@@ -17,6 +21,7 @@ Row = TypeVar("Row")
 Value = str | int | float | None
 
 MISSING = "–"
+LONG = 60  # characters beyond which text is given room
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -35,6 +40,15 @@ class Cell:
     tone: str = ""
     hint: str = ""
     link: str = ""
+
+    def html(self, root: str) -> str:
+        """What is inside the cell on a page."""
+        inner: str = escape(self.text)
+        if self.link:
+            inner = f'<a href="{escape(root + self.link)}">{inner}</a>'
+        if self.tone or self.hint:
+            inner = f'<span class="{self.tone}" title="{escape(self.hint)}">{inner}</span>'
+        return f"{inner}<small>{escape(self.note)}</small>" if self.note else inner
 
 
 @dataclass(frozen=True)
@@ -69,12 +83,26 @@ class Table(Generic[Row]):
     file: str
     head: str = "name"
 
+    @cached_property
     def cells(self) -> list[list[Cell]]:
         return [[column.cell(row) for column in self.columns] for row in self.rows]
 
+    def body(self, root: str) -> Markup:
+        """The rows as HTML; `root` is the way from the page to the site's first folder."""
+        return Markup(
+            "\n".join(f"<tr>{''.join(map(self._cell, self.columns, row, repeat(root)))}</tr>" for row in self.cells)
+        )
+
+    def _cell(self, column: Column[Row], cell: Cell, root: str) -> str:
+        tag, scope = ("th", ' scope="row"') if column.key == self.head else ("td", "")
+        kind = ' class="long"' if len(cell.text) > LONG and not column.numeric else ""
+        if column.numeric:
+            kind = f' class="number" data-order="{"" if cell.value is None else escape(cell.value)}"'
+        return f"<{tag}{scope}{kind}>{cell.html(root)}</{tag}>"
+
     def records(self) -> list[dict[str, Value]]:
         """Rows as downloads have them: plain values, intervals in columns of their own; None is not known."""
-        return [self._record(row) for row in self.cells()]
+        return [self._record(row) for row in self.cells]
 
     def _record(self, cells: list[Cell]) -> dict[str, Value]:
         record: dict[str, Value] = {}
@@ -98,8 +126,9 @@ class Table(Generic[Row]):
         return out.getvalue()
 
     def json(self) -> str:
-        """The records as a JSON list."""
-        return json.dumps(self.records(), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+        """The records as a JSON list, one a line."""
+        lines = (json.dumps(record, ensure_ascii=False, allow_nan=False) for record in self.records())
+        return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def finite(value: Value) -> Value:

@@ -286,7 +286,8 @@ def exponent(found: Exponent | None) -> Cell:
         return Cell(MISSING)
     if found.estimate is None:
         return Cell(found.verdict, tone=TONES.get(found.verdict, ""), hint=found.reason)
-    hint = f"{found.verdict}: {found.reason}" if found.reason else found.verdict
+    hint = found.verdict if found.verdict != "identified" else ""
+    hint += f": {found.reason}" if found.reason else ""
     return measured(found.estimate, tone=TONES.get(found.verdict, ""), hint=hint)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -21,11 +22,12 @@ from scisci.leaderboard.site.cells import Table
 from scisci.leaderboard.site.columns import CONTAMINATION_TONES, STATUS_TONES, board_table
 from scisci.leaderboard.site.lines import Line, shared_line
 from scisci.leaderboard.site.names import AXES, DOMAINS, split_label
-from scisci.leaderboard.site.rows import board_rows, point_rows
+from scisci.leaderboard.site.rows import board_rows, point_rows, table_rows
 from scisci.report.page import script_json, templates
 from scisci.report.wording import capital, listed, short, significant, unbroken
 
 File = tuple[str, str]
+FIRST = 50  # rows of a board that are there without scripts
 
 
 def overview(boards: Sequence[Board]) -> Iterator[File]:
@@ -64,6 +66,7 @@ def guide(path: Path | None) -> Iterator[File]:
 def board(board: Board, siblings: Sequence[Board]) -> Iterator[File]:
     """A board's page, its table, its runs and what its charts draw."""
     table, here = board_table(board), folder(board)
+    shown = [column for column in table.columns if column.shown]
     card = read_card(board.dataset) if board.dataset in datasets() else None
     yield (
         f"{here}/index.html",
@@ -72,7 +75,6 @@ def board(board: Board, siblings: Sequence[Board]) -> Iterator[File]:
             root="../../",
             board=board,
             table=table,
-            shown=[column.shown for column in table.columns],
             groups=_groups(table),
             siblings=[(other.metric.label, f"{folder(other)}/index.html", other is board) for other in siblings],
             choices=_choices(board),
@@ -80,7 +82,9 @@ def board(board: Board, siblings: Sequence[Board]) -> Iterator[File]:
             lines=[_line(board, split) for split in board.splits[1:]],
             card=card,
             facts=_card_facts(card) if card else [],
-            rows=script_json(board_rows(board)),
+            first=replace(table, columns=shown, rows=board.entries[:FIRST]),
+            data=script_json(board_rows(board)),
+            cells=script_json(table_rows(table)),
             charts=script_json(charts.specs(board)),
             axes=AXES,
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from scisci.leaderboard.board import Board, Entry, Estimate
-from scisci.leaderboard.site.cells import finite
+from scisci.leaderboard.site.cells import MISSING, Cell, Table, finite
 from scisci.leaderboard.site.lines import Line, shared_line
 from scisci.leaderboard.site.names import labels, split_label
 
@@ -69,6 +69,25 @@ def _ends(estimate: Estimate) -> list[Any]:
     return [finite(estimate.value), finite(low), finite(high)]
 
 
+def table_rows(table: Table[Entry]) -> list[list[Any]]:
+    """The cells of a table column by column; None where there is no value.
+
+    A cell is its text, what it sorts by, note, tone and hint, without those at the end that are empty.
+    """
+    numeric = [column.numeric for column in table.columns]
+    columns = zip(numeric, zip(*table.cells, strict=True), strict=True) if table.cells else ()
+    return [[_shown(cell, number) for cell in cells] for number, cells in columns]
+
+
+def _shown(cell: Cell, numeric: bool) -> list[Any] | None:
+    if cell == Cell(MISSING):
+        return None
+    parts = [cell.text, finite(cell.value) if numeric else "", cell.note, cell.tone, cell.hint]
+    while len(parts) > 1 and not parts[-1] and parts[-1] != 0:
+        parts.pop()
+    return parts
+
+
 def point_rows(board: Board) -> list[list[Any]]:
     """Runs as the scaling charts draw them, in columns to keep the file small.
 
@@ -77,7 +96,8 @@ def point_rows(board: Board) -> list[list[Any]]:
     entries = {entry.slug: i for i, entry in enumerate(board.entries)}
     splits = {split: i for i, split in enumerate(board.splits)}
     return [
-        [entries[p.slug], p.run, splits[p.split], p.size, p.params, p.data, p.flops, *_ends(p.error)]
+        [entries[p.slug], p.run.removeprefix(f"{p.slug}/"), splits[p.split], p.size, p.params, p.data, p.flops]
+        + [float(f"{end:.5g}") for end in _ends(p.error)]
         for p in board.points
         if p.slug in entries and p.split in splits
     ]

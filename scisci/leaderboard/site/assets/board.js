@@ -54,25 +54,58 @@
     return ranks.map((rank, i) => (rank === null ? "" : rank + place[i] / (entries.length + 1)));
   };
 
+  // The page's rows are what is seen without scripts; all columns come as data, and only rows in view become elements.
+  const cells = JSON.parse(document.getElementById("cells").textContent);
   const element = document.getElementById("table-board");
-  const ticks = [...element.querySelectorAll("input[data-slug]")]; // those of all pages of the table
+  const heads = [...element.tHead.rows[0].cells];
+  const columns = heads.map((head, n) => {
+    const { name, type } = head.dataset;
+    // Of text DataTables sees what sorts alone: what it is given to display or to search it reads as HTML.
+    const data = (i, wanted) => (wanted === "sort" ? sortValue(cells[n][i], type) : "");
+    const createdCell = (place, _data, i) => fill(place, name, cells[n][i], entries[i]);
+    const special = { rank: { orderDataType: "rank" }, name: { cellType: "th", className: "name" } };
+    return { name, type, data, createdCell, searchable: false, visible: !head.hidden, ...special[name] };
+  });
+
+  function sortValue(cell, type) {
+    if (cell === null) return "";
+    return type === "value" ? (cell[1] ?? "") : cell[0];
+  }
+
+  function fill(place, name, cell, entry) {
+    const [words, , note, tone, hint] = cell ?? ["–"];
+    const inner = document.createElement(name === "name" ? "a" : "span");
+    inner.textContent = words;
+    if (tone) inner.className = tone;
+    if (hint) inner.title = hint;
+    place.append(inner);
+    if (note) place.append(Object.assign(document.createElement("small"), { textContent: note }));
+    if (name !== "name") return;
+    place.scope = "row";
+    inner.href = `../../models/${entry.slug}/index.html`;
+    const box = Object.assign(document.createElement("input"), { type: "checkbox", ariaLabel: `${words} in the charts` });
+    box.dataset.slug = entry.slug;
+    place.prepend(box);
+  }
+
+  for (const head of heads) head.hidden = false;
+  element.tBodies[0].replaceChildren();
   const table = new DataTable(element, {
+    data: entries.map((_, i) => i),
+    columns,
     pageLength: PAGE,
     paging: entries.length > PAGE,
     order: [[0, "asc"]],
-    columnDefs: [{ targets: 0, orderDataType: "rank" }],
   });
   table.search.fixed("filters", (_text, _data, index) => kept[index]);
   const names = table.columns().names().toArray();
   const atFirst = new Set(boxes.filter((box) => box.defaultChecked).map((box) => box.value));
-  const rankCells = table.column(0).nodes().toArray();
   element.classList.add("ready");
 
   function apply() {
     const wanted = entries.map(keep);
     kept = wanted;
     ranks = rankBy(form.elements.by.value);
-    rankCells.forEach((cell, i) => (cell.textContent = ranks[i] ?? "–"));
     table.draw();
     const left = kept.filter(Boolean).length;
     const all = entries.length.toLocaleString("en");
@@ -89,8 +122,13 @@
     table.columns.adjust();
   }
 
+  // What rows in view say of the state: their rank, and whether the charts have them.
   function tick() {
-    for (const box of ticks) box.checked = on.has(box.dataset.slug);
+    for (const row of table.rows({ page: "current" }).nodes().toArray()) {
+      const box = row.querySelector("input[data-slug]");
+      box.checked = on.has(box.dataset.slug);
+      row.cells[0].textContent = ranks[position.get(box.dataset.slug)] ?? "–";
+    }
   }
 
   // --- the URL's fragment: only what differs from the first view
@@ -116,6 +154,7 @@
     history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
   }
 
+  const position = new Map(entries.map((entry, i) => [entry.slug, i]));
   const drawnAtFirst = entries.slice(0, BEST_DRAWN).map((entry) => entry.slug);
 
   function read() {
@@ -157,6 +196,7 @@
   form.addEventListener("input", apply);
   form.addEventListener("submit", (event) => event.preventDefault());
   table.on("order.dt", write);
+  table.on("draw.dt", tick);
   chooser.addEventListener("change", () => {
     choose(new Set(boxes.filter((box) => box.checked).map((box) => box.value)));
     write();
