@@ -102,14 +102,18 @@ class Evaluator:
 
 
 def quantities(store: Store, calculator: Any) -> tuple[str, ...]:
-    """What is asked of a calculator: energy, forces, and stress where the data and the calculator have it."""
-    if store.domain != "atoms" or not {"energy", "forces"} <= set(store.fields):
+    """What is asked of a calculator: energy, forces, and stress where the data and the calculator have it.
+
+    Of crystals without any labels, stress too.
+    """
+    known = {"energy", "forces"} & set(store.fields)
+    if store.domain != "atoms" or len(known) == 1:
         raise UserError(f"{store.path} has no atoms with energy and forces; choose another data set")
     # Not every calculator derives from ASE's own class, which says what it can compute.
     able = getattr(calculator, "implemented_properties", ("energy", "forces"))
     if absent := [name for name in ("energy", "forces") if name not in able]:
         raise UserError(f"the calculator cannot compute {' or '.join(absent)}; give one that can")
-    stress = "stress" in store.fields and "stress" in able
+    stress = ("stress" if known else "cell") in store.fields and "stress" in able
     return ("energy", "forces", "stress") if stress else ("energy", "forces")
 
 
@@ -146,18 +150,20 @@ def evaluate(
 ) -> dict[str, MetricValue]:
     """Write a calculator's predictions for a split to `path`; returns its errors with standard errors.
 
-    `progress` is told the number of samples that have been computed since it was last told; `attributes` are written
-    into the file. Memory: the samples of one batch, and a few numbers per sample for the standard errors.
+    There are none where the store has no labels. `progress` is told the number of samples that have been computed since
+    it was last told; `attributes` are written into the file. Memory: the samples of one batch, and a few numbers per
+    sample for the standard errors.
     """
-    errors = Accumulator(potential_errors)
+    errors, labelled = Accumulator(potential_errors), "forces" in store.fields
     with writing_predictions(path, store.fingerprint, split, **attributes) as writer:
         for ids, ragged, names in batches(store, split, samples):
             found = evaluator.outputs(ragged, names)
             # In the precision of the file, so that the errors are those of what it holds.
             forces = {"forces": found.pop("forces").astype(np.float32)}
             writer.append(ids, ragged.lengths, found, forces)
-            tensors = {name: torch.from_numpy(values) for name, values in {**found, **forces}.items()}
-            errors.update(tensors, graph_batch(ragged, cutoff=0))
+            if labelled:
+                tensors = {name: torch.from_numpy(values) for name, values in {**found, **forces}.items()}
+                errors.update(tensors, graph_batch(ragged, cutoff=0))
             if progress is not None:
                 progress(len(ids))
-    return errors.compute()
+    return errors.compute() if labelled else {}

@@ -144,5 +144,8 @@ def main(argv: list[str]) -> None:
             progress = partial(bars.advance, bars.add_task(split, total=measuring.count(split)))
             results[split] = measuring.measure(split, path, progress)
             print(f"wrote {path}")
-    show_errors(results, list(dict.fromkeys(name for metrics in results.values() for name in metrics)))
+    if names := list(dict.fromkeys(name for metrics in results.values() for name in metrics)):
+        show_errors(results, names)
+    else:
+        print(f"{store.path} has no labels, and so nothing was measured")
     print(measuring.remark)

@@ -21,6 +21,7 @@ from scisci.generate import charged_nbody, pm_halos, xtb_molecules
 from scisci.leaderboard.sealing import LABELS, read_seed, seal, sealed_windows
 from scisci.tasks.baselines.cli import main as baseline
 from scisci.tasks.cli import main
+from scisci.tasks.evaluate_cli import main as evaluate
 
 SECRET = "4f1c8ba27d03e9566f9b0c7a1d2e384550617283948a5b6c7d8e9fa0b1c2d3e4"
 HORIZON = 32
@@ -327,6 +328,28 @@ def test_models_predict_from_inputs_alone_what_they_do_beside_labels(
             main(["test", "--run", str(run), f"--data.dataset={sealed / 'inputs.h5'}", *QUIET, *options])
         with pytest.raises(UserError, match="--out says where predictions go, and test writes none"):
             main(["test", "--run", str(run), f"--out={tmp_path}"])
+
+
+@pytest.mark.parametrize(("name", "calculator"), [("xtb-molecules", "emt:EMT"), ("xtb-crystals", "lj:LennardJones")])
+def test_outside_models_predict_from_inputs_alone(
+    made: dict[str, tuple[Path, list[str]]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    calculator: str,
+) -> None:
+    split, found = SEALED[name]["splits"][-1], {}
+    for file in ("inputs", "labels"):
+        path = made[name][0] / f"{file}.h5"
+        options = [f"--calculator=ase.calculators.{calculator}", f"--data={path}", f"--out={tmp_path / file}"]
+        evaluate([*options, "--split", split])
+        assert ("has no labels, and so nothing was measured" in capsys.readouterr().out) == (file == "inputs")
+        with h5py.File(tmp_path / file / f"{split}.h5") as predictions:
+            found[file] = {quantity: node[...] for quantity, node in predictions.items()}
+    assert ("stress" in found["inputs"]) == (name == "xtb-crystals")
+    assert found["inputs"].keys() == found["labels"].keys()
+    for quantity, values in found["inputs"].items():
+        np.testing.assert_array_equal(values, found["labels"][quantity])
 
 
 def test_baselines_predict_from_inputs_alone(made: dict[str, tuple[Path, list[str]]], tmp_path: Path) -> None:
