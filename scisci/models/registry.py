@@ -15,7 +15,7 @@ from scisci.models.blocks.graph import Inputs
 
 ENTRY_POINTS = "scisci.models"
 SHIPPED = (
-    *("nequip", "mpnn", "transformer", "schnet", "painn", "egnn", "esen", "mace", "ponita", "equiformer"),
+    *("nequip", "mpnn", "transformer", "schnet", "painn", "egnn", "esen", "mace", "ponita", "equiformer", "escaip"),
     *("deepsets", "pointnet", "gin"),
     *("dlinear", "fernn"),
     *("patch_encoder", "patch_decoder", "time_moe", "channel_mixer", "tcn"),
@@ -120,7 +120,7 @@ def _check_value(name: str, key: str, value: Any, default: Any) -> None:
     if isinstance(default, bool):
         fits, wanted = isinstance(value, bool), "true or false"
     elif isinstance(default, int):
-        lowest = 0 if key in ("l_max", "velocities") else 1
+        lowest = 0 if key in ("l_max", "velocities", "max_neighbors") else 1
         fits, wanted = is_number and isinstance(value, int) and value >= lowest, f"a whole number from {lowest} up"
     elif isinstance(default, float):
         fits, wanted = is_number and 0 < value < float("inf"), "a positive number"

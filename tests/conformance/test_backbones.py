@@ -28,6 +28,10 @@ VARIANTS: list[tuple[str, dict[str, Any], Any]] = [
     ("esen", {"l_max": 1}, "gradient"),
     ("esen", {"l_max": 3}, "gradient"),
     ("mace", {"l_max": 0, "correlation": 2}, "gradient"),
+    ("escaip", {"angular": False}, "gradient"),
+    ("escaip", {"l_max": 0}, "gradient"),
+    ("escaip", {"l_max": 3, "heads": 2, "edge_channels": 16}, "gradient"),
+    ("escaip", {"components": True}, "direct"),
     ("mace", {"l_max": 2, "l_max_edge": 2, "parity": True}, "gradient"),
 ]
 # What forces and options do not change is checked once per architecture.
