@@ -115,6 +115,8 @@ class _Inspector:
         return found
 
     def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is not None:
+            self.stop()
         if self._process is None or self._owner != os.getpid():
             # Without the working folder on its path (-P), where a stranger's modules may lie.
             command = [sys.executable, "-P", "-m", "scisci.leaderboard.hdf5_faults"]

@@ -31,8 +31,9 @@ UNITS = {
     1e3: "a thousand times the unit",
     -1.0: "the other sign, as of a gradient",
 }
-# The factor must make squared errors that much smaller, and be that near (in its logarithm) to one that has a name.
-BETTER, NEAR = 4.0, 0.15
+# Units are wrong if a factor makes squared errors that much smaller, down to that share of the labels' squares; they have
+# a name if the factor is that near to one, in its logarithm.
+BETTER, LEFT, NEAR = 4.0, 0.25, 0.15
 # Shares of values that equal labels to rounding: in forces none do by chance; total energies and counts may.
 COPIED, COPIED_BY_CHANCE = 0.01, 0.5
 CHANCE = ("energy", "mean")
@@ -60,13 +61,14 @@ def _units(name: str, found: Agreement) -> Iterator[str]:
         return
     # Of the sizes, since slopes are smaller by what is noise in the one or the other.
     factor = math.copysign(math.sqrt(found.labels / found.predicted), found.both)
-    if found.missed(found.both / found.predicted) * BETTER > found.missed(1.0) or 2 / 3 < factor < 3 / 2:
+    left = found.missed(found.both / found.predicted)
+    if left * BETTER > found.missed(1.0) or left > LEFT * found.labels or 2 / 3 < factor < 3 / 2:
         return
-    nearest = min((unit for unit in UNITS if unit * factor > 0), key=lambda unit: abs(math.log(factor / unit)))
-    named = abs(math.log(factor / nearest)) < NEAR
+    distances = {unit: abs(math.log(factor / unit)) for unit in UNITS if unit * factor > 0}
+    named = [UNITS[unit] for unit in sorted(distances, key=distances.__getitem__) if distances[unit] < NEAR]
     yield (
         f"{name!r} fits its labels better when multiplied by {factor:.4g}; it looks like"
-        f" {UNITS[nearest] if named else 'units or a scale of its own'}"
+        f" {' or '.join(named[:2]) or 'units or a scale of its own'}"
     )
 
 

@@ -303,7 +303,7 @@ def long_attribute(folder: Path) -> None:
 
 @refused("of which its arrays use 0.")
 def huge_attribute(folder: Path) -> None:
-    attribute(folder, "calculator", "x" * 200 * 2**20)
+    attribute(folder, "calculator", "x" * 40 * 2**20)
 
 
 @refused("has several values in the attribute 'split'")
