@@ -3,7 +3,7 @@ const board = window.scisciBoard;
 const specs = JSON.parse(document.getElementById("charts").textContent);
 const { bands, compute } = JSON.parse(document.getElementById("rows").textContent);
 const here = document.currentScript.src;
-const BEST_LISTED = 8;
+const BEST_LISTED = 12;
 
 function load(source) {
   return new Promise((done, failed) => {
@@ -111,18 +111,17 @@ function coloured(spec, mode) {
   return JSON.parse(text);
 }
 
-// --- the models that can be switched, those drawn first, then the best that the filters leave
+// --- the models that can be switched: those drawn, and the best that the filters leave
 
 function listModels() {
-  const listed = new Set(board.on);
-  const best = board.entries.filter((entry, i) => board.kept()[i] && !board.on.has(entry.slug)).slice(0, BEST_LISTED);
-  for (const entry of best) listed.add(entry.slug);
-  const chips = [...listed].map((slug) => {
+  let best = 0;
+  const listed = board.entries.filter((entry, i) => (board.kept()[i] && best++ < BEST_LISTED) || board.on.has(entry.slug));
+  const chips = listed.map(({ slug, label: words }) => {
     const chip = document.createElement("label");
     const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: board.on.has(slug), value: slug });
     const swatch = document.createElement("span");
     swatch.className = box.checked ? `swatch series-${slots.indexOf(slug) % theme.colours.light.length}` : "swatch off";
-    chip.append(box, swatch, board.entries.find((entry) => entry.slug === slug).label);
+    chip.append(box, swatch, words);
     return chip;
   });
   const focused = document.activeElement?.closest("#models") ? document.activeElement.value : null;
