@@ -84,11 +84,13 @@ def _read(path: Path) -> list[Fit]:
 
 
 def _fitted(frame: pd.DataFrame, metric: str) -> list[Fit]:
-    """The fits of a table that has none yet."""
+    """The fits of a table that has none yet; published runs may lack a size or a data amount, and with it a fit."""
     from scisci.report.fits import parse
     from scisci.scaling.studies import study, study_records
 
-    return parse(study_records(study(frame, metric), metric), "the study")
+    placed = frame[(frame.status != "ok") | (frame.params.notna() & frame.data.notna())]
+    entries = study(placed, metric) if (placed.status == "ok").any() else []
+    return parse(study_records(entries, metric), "the study")
 
 
 def _write(study: Study, form: str, table: Path, fits: Path | None, out: Path) -> list[Path]:

@@ -56,7 +56,7 @@ def lowest_errors(study: Study) -> str:
 def exponents(study: Study, axis: str) -> str:
     """The ID exponents along an axis, which differ between architectures, and what becomes of them OOD."""
     fits = [study.headline(axis, series, study.identity.name) for series in study.series]
-    shown = [fit for fit in fits if fit is not None and fit.n]  # what has no value on the axis says nothing of it
+    shown = [fit for fit in fits if fit is not None]
     if not shown:
         return ""
     words = listed([f"{fit.series} {fit.text}" for fit in shown])

@@ -67,14 +67,16 @@ def _failures(study: Study) -> str:
 
 def _sizes(study: Study) -> str:
     """Every architecture with its sizes and their parameter counts."""
+    if not (study.runs["size"].fillna("").any() or study.runs.params.notna().any()):
+        return f"Architectures: {listed(list(study.series))}."
     said = []
     for series in study.series:
         mine = study.runs[study.runs.series == series].sort_values(["params", "size"])
         sizes = []
         for size in mine["size"].dropna().unique():
             counts = mine.params[mine["size"] == size].dropna()
-            sizes.append(f"{size} ({_range(counts, '{:,.0f}'.format)})" if len(counts) else size)
-        said.append(f"{series} in {listed(sizes)}" if sizes else series)
+            sizes.append(" ".join([size, f"({_range(counts, '{:,.0f}'.format)})" if len(counts) else ""]).strip())
+        said.append(f"{series} in {listed(sizes)}" if any(sizes) else series)
     return f"Architectures in their sizes (all parameters of each): {'; '.join(said)}."
 
 
@@ -129,7 +131,7 @@ def _metric(study: Study) -> str:
 
 def _laws(study: Study, axis: str) -> str:
     fits = study.fits_of(axis)
-    if not fits:
+    if not any(fit.loss for fit in fits):  # none, or none that could be made
         return ""
     laws = list(dict.fromkeys(f"“{fit.law.replace('_', ' ')}”, {formula(fit.equation)}," for fit in fits))
     kinds = listed(sorted({fit.loss for fit in fits if fit.loss}))
@@ -169,9 +171,12 @@ def _missing(study: Study) -> str:
         "standard errors": scores.error.isna().all(),
         "the spread between seeds": seeds.max() <= 1,
         "symmetry errors": not study.frame.metric.fillna("").str.startswith("symmetry_").any(),
+        "parameter counts": done.params.isna().all(),
+        "numbers of training samples": done.data.isna().all(),
         "learning rates": done.lr.isna().all(),
         "training FLOPs": done.flops.isna().all(),
         "peak memory": done.peak_memory.isna().all(),
+        **{f"exponents against {AXES[axis]}": not any(fit.loss for fit in study.fits_of(axis)) for axis in AXES},
     }
     said = [words for words, gone in absent.items() if gone]
     measured = scores.run.nunique()

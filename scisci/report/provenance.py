@@ -10,7 +10,7 @@ from pathlib import Path
 import scisci
 from scisci.contracts.results import TABLE_VERSION
 from scisci.report.study import Study
-from scisci.report.wording import duration, listed
+from scisci.report.wording import duration, listed, merged
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def provenance(study: Study, table: Path, fits: Path | None, out: Path, form: st
         "time over all runs": duration(float(runs.seconds.sum())),
         "peak memory of a run": "" if runs.peak_memory.isna().all() else f"{runs.peak_memory.max():,.0f} MiB",
         "metric": f"{study.metric.title}: {study.metric.description}",
-        "intervals": listed(sorted({fit.interval.words for fit in study.fits if fit.interval and fit.interval.words})),
+        "intervals": "; ".join(merged(fit.interval.words for fit in study.fits if fit.interval and fit.interval.words)),
         "table": f"{table.name}, version {TABLE_VERSION}, sha256 {_sha256(table)}",
         "fits": f"{fits.name}, sha256 {_sha256(fits)}" if fits else "made with this page",
         "software": f"scisci {scisci.__version__}",

@@ -131,7 +131,8 @@ def read_table(path: Path | str, dataset: str | None = None) -> pd.DataFrame:
     if dataset is not None and dataset not in known:
         raise unknown_name("data set in the table", dataset, known)
     if dataset is None and len(known) > 1:
-        raise UserError(f"{path} holds several data sets ({', '.join(known)}); choose one with --dataset NAME")
+        some = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+        raise UserError(f"{path} holds several data sets ({some}); choose one with --dataset NAME")
     if dataset is not None:
         frame = frame[frame.dataset == dataset]
     error = frame.se_groups.fillna(frame.se)
@@ -191,5 +192,7 @@ def assemble(frame: pd.DataFrame, fits: Sequence[Fit], name: str | None = None) 
             f"the fits are of {', '.join(sorted({fit.metric for fit in fits}))}, not of {chosen.name}; "
             "fit it with 'scisci scale study' or choose with --metric"
         )
-    kept = tuple(fit for fit in mine if fit.split in shown)  # a split that only chooses has no say in the law
+    placed = {(axis, series) for axis in AXES for series in frame.series[frame[axis] > 0]}
+    # a split that only chooses has no say in the law, and a baseline without parameters no exponent along them
+    kept = tuple(fit for fit in mine if fit.split in shown and (fit.axis, fit.series) in placed)
     return Study(frame, chosen, splits, tuple(sorted(frame.series.unique())), kept)

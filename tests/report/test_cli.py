@@ -42,6 +42,20 @@ def test_without_fits_they_are_made_and_are_those_of_the_scaling_study(tmp_path:
     assert "made with this page" in text
 
 
+def test_published_results_without_sizes_make_a_page_without_fits(tmp_path: Path) -> None:
+    """As `scisci scale import-gift-eval` leaves them: errors of models whose size and data nobody stated."""
+    published = [
+        row | {"params": None, "size": "", "data": None, "flops": None, "seed": None} for row in world.table_rows()
+    ]
+    write_results(tmp_path / "results.parquet", [row for row in published if row["status"] == "ok"])
+    main([str(tmp_path / "results.parquet"), "--out", str(tmp_path / "page.html")])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Best errors" in text
+    assert "exponents against parameters" in text
+    assert "Architectures: mpnn, nequip and transformer." in text
+    assert "nan" not in text[text.index('id="methods"') :].split("</section>")[0]
+
+
 def test_images_go_to_a_folder(table: Path, tmp_path: Path) -> None:
     main([str(table), "--format", "png", "--out", str(tmp_path / "charts"), "--metric", "force_mae"])
     assert len(list((tmp_path / "charts").glob("*.png"))) == 7

@@ -105,6 +105,9 @@ def test_several_data_sets_need_a_choice(tmp_path: Path) -> None:
     write_results(path, rows + [row | {"run": f"b{row['run']}", "dataset": "other"} for row in rows])
     with pytest.raises(UserError, match="other, xtb-molecules"):
         read_table(path)
+    write_results(tmp_path / "many.parquet", [row | {"dataset": f"d{i:02}"} for i, row in enumerate(rows[:20])])
+    with pytest.raises(UserError, match=r"d00, .*, d07 and 12 more"):
+        read_table(tmp_path / "many.parquet")
     with pytest.raises(UserError, match="did you mean 'xtb-molecules'"):
         read_table(path, "xtb-molecule")
     assert set(read_table(path, "other").dataset) == {"other"}
