@@ -19,14 +19,18 @@ setup: .venv/.installed  ## build .venv
 # Study and the error whose laws are fitted.
 DEMOS := demo:force_mae demo-cosmology:velocities_fvu demo-series:series_wql
 
-demo: setup  ## small studies of every kind of data: train, fit the laws, write out/*/report.html
-	@set -e; for demo in $(DEMOS); do \
+demo: setup  ## small studies of every kind of data: train, fit the laws, rank; writes out/*/report.html, out/site
+	@set -e; rm -rf out/submissions out/scores; for demo in $(DEMOS); do \
 		study=$${demo%:*}; out=out/$$study; \
 		$(BIN)/scisci sweep run configs/studies/$$study.yaml --out $$out; \
 		$(BIN)/scisci scale study $$out/results.parquet --y $${demo#*:} --json $$out/fits.json; \
 		$(BIN)/scisci report $$out/results.parquet --fits $$out/fits.json --metric $${demo#*:} --out $$out/report.html; \
 		echo "Open $$out/report.html; the table behind it is $$out/results.parquet, the fits $$out/fits.json."; \
-	done
+		$(BIN)/scisci leaderboard pack $$out --out out/submissions; \
+	done; \
+	$(BIN)/scisci leaderboard score out/submissions/* --scores out/scores; \
+	$(BIN)/scisci leaderboard build --scores out/scores --reference demo-transformer --out out/site; \
+	echo "Open out/site/index.html: every model of the studies, ranked."
 
 lint: setup  ## style, types, import contracts
 	$(BIN)/ruff check .
