@@ -106,3 +106,21 @@ def test_generation_is_quiet_and_leaves_the_environment_alone(
     assert os.environ["OMP_NUM_THREADS"] == "3"
     assert capfd.readouterr().out == ""
     assert len(Store(tmp_path / "x.h5")) == len(parts)
+
+
+def test_where_a_molecule_comes_apart_another_trajectory_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def trajectory(molecule: str, temperature: float, frames: int, seed: int) -> int:
+        tried.append(seed)
+        if seed < intact:
+            raise source.CameApartError(f"{molecule} came apart at {temperature} K")
+        return seed
+
+    monkeypatch.setattr(source, "trajectory", trajectory)
+    intact = 9
+    assert source._job((MOLECULE, 1200.0, 1, 7)) == 9  # type: ignore[comparison-overlap]
+    assert tried == [7, 8, 9]
+    intact = 99
+    with pytest.raises(source.CameApartError, match="came apart at 1200"):
+        source._job((MOLECULE, 1200.0, 1, 7))

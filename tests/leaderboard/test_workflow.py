@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -16,7 +17,9 @@ import h5py
 import pytest
 import yaml
 
+from scisci.leaderboard.cli import _parser as leaderboard_parser
 from scisci.leaderboard.packing import pack
+from scisci.tasks.evaluate_cli import parser as evaluate_parser
 
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -297,3 +300,21 @@ def test_the_last_step_checks_and_scores(packed: Path, tmp_path: Path, broken: b
     )
     assert (found.returncode != 0) is broken, found.stderr
     assert (tmp_path / "scores" / f"{packed.name}.json").exists() is not broken
+
+
+def told() -> list[list[str]]:
+    """The scisci commands of the leaderboard's README, in words."""
+    text = (ROOT / "leaderboard" / "README.md").read_text().replace("\\\n", " ")
+    lines = re.findall(r"^    scisci (.*)$", text, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_the_readme_names_commands_that_there_are() -> None:
+    parsers = {"leaderboard": leaderboard_parser(), "evaluate": evaluate_parser()}
+    found = {name: [words for name_, *words in told() if name_ == name] for name in parsers}
+    for name, parser in parsers.items():
+        for words in found[name]:
+            parser.parse_args(words)
+    assert {words[0] for words in found["leaderboard"]} == {
+        *("new", "pack", "check", "score", "build", "seal", "key", "sign", "verify", "reproduce"),
+    }
