@@ -36,10 +36,16 @@ SWAPPED = {"steeper": "shallower", "shallower": "steeper", "less": "more", "more
 
 
 def power(
-    alpha: float, scale: float = 30.0, noise: float = 0.03, seed: int = 0, low: float = 1e3, high: float = 1e6
+    alpha: float,
+    scale: float = 30.0,
+    noise: float = 0.03,
+    seed: int = 0,
+    low: float = 1e3,
+    high: float = 1e6,
+    sizes: int = 5,
 ) -> Fit:
     rng = np.random.default_rng(seed)
-    x = np.repeat(np.geomspace(low, high, 5), 2)
+    x = np.repeat(np.geomspace(low, high, sizes), 2)
     y = scale * x**-alpha * np.exp(noise * rng.normal(size=x.size))
     runs = np.array([f"{seed}-{i}" for i in range(x.size)])
     return fit("power", {"x": x, "y": y, "run": runs}, {"N": "x"}, "y", cluster="run", delta=np.inf)
@@ -63,7 +69,7 @@ def test_no_forecast_reaches_beyond_what_the_fit_would_say(compute: float) -> No
 
 @pytest.mark.parametrize(("alpha", "verdict"), [(0.2, "slope"), (0.3, "offset")])
 def test_a_slope_is_told_apart_as_the_fits_tell_it(alpha: float, verdict: str) -> None:
-    one, other = power(0.3), power(alpha, scale=60.0, noise=0.06, seed=1)
+    one, other = power(0.3), power(alpha, scale=60.0, noise=0.06, seed=1, sizes=3)
     expected = difference(one, other)
     assert (expected.verdict != "no difference detected") == (verdict == "slope")
     found, words = against("params", line_of(one), line_of(other), "mpnn")
@@ -73,11 +79,11 @@ def test_a_slope_is_told_apart_as_the_fits_tell_it(alpha: float, verdict: str) -
 
 def test_a_level_is_that_of_two_regressions_at_the_middle_of_the_common_range() -> None:
     """The intercept of a regression on ln x - ln middle is the line's value there, with its standard error."""
-    one, other = power(0.3, low=1e3, high=1e5), power(0.3, scale=50.0, noise=0.05, seed=1, low=1e4, high=1e7)
+    one, other = power(0.3, low=1e3, high=1e5), power(0.3, scale=50.0, noise=0.05, seed=1, low=1e4, high=1e7, sizes=3)
     middle = math.sqrt(1e4 * 1e5)
     a, b = (stats.linregress(np.log(each.points.x[0] / middle), each.points.log_y) for each in (one, other))
     variance = a.intercept_stderr**2 + b.intercept_stderr**2
-    welch = variance**2 / (a.intercept_stderr**4 / 8 + b.intercept_stderr**4 / 8)
+    welch = variance**2 / (a.intercept_stderr**4 / 8 + b.intercept_stderr**4 / 4)
     half = stats.t.ppf(0.975, welch) * math.sqrt(variance)
     level = np.exp(a.intercept - b.intercept + np.array([0.0, -half, half]))
     found, words = against("params", line_of(one), line_of(other), "mpnn")

@@ -119,6 +119,16 @@ def test_what_covers_fewer_samples_is_shown_but_not_ranked() -> None:
     assert found["few"].scores["test"].samples == 50
 
 
+def test_fewer_samples_on_one_split_cost_that_rank_and_the_overall_one() -> None:
+    found = one("few", 1.0, 1.0)
+    (run,) = found.submission.runs
+    fewer = run.model_copy(update={"splits": {"test": 100, "ood_hot": 50}})
+    trivial = found.trivial | {("molecules", "ood_hot", 50): {"force_mae": 100.0}}
+    few = replace(found, submission=found.submission.model_copy(update={"runs": (fewer,)}), trivial=trivial)
+    entry = entries(board(few, one("a", 10.0, 10.0)))["few"]
+    assert (entry.scores["test"].rank, entry.scores["ood_hot"].rank, entry.rank) == (1, None, None)
+
+
 # size x data → error on val and test
 CELLS = {("s", 256): (3.0, 1.0), ("m", 256): (2.0, 3.0), ("l", 64): (4.0, 2.0)}
 
@@ -261,6 +271,26 @@ def test_scaling_is_compared_with_the_reference() -> None:
     assert [entry.exponents for entry in given.entries] != [entry.exponents for entry in board(*submitted).entries]
     assert given.reference == "ref"
     assert board(*submitted).reference is None
+
+
+def test_exponents_are_those_of_the_chosen_treatment() -> None:
+    """The same sizes with augmentation, which fall faster and have the lowest error on `val`."""
+    plain, augmented = law("a", 0.3, 100.0), law("a", 0.5, 100.0, treatment="augmentation", metric="force_mae")
+    rows = [row | {"run": f"{row['run']}-augmented"} for row in augmented.table.to_pylist()]
+    both = scores.scored("a", {}, plain.table, type(plain.table).from_pylist(rows, plain.table.schema))
+    found = board(replace(both, analysis=(*plain.analysis, *augmented.analysis))).entries[0]
+    exponent = found.exponent("params", "test")
+    assert len(found.exponents) == 3
+    assert exponent is not None
+    assert exponent.estimate is not None
+    assert exponent.estimate.value == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_failed_run_beside_others_puts_nobody_on_another_targets_board() -> None:
+    halos = {"dataset": "halos", "domain": "cloud"}
+    mixed = scores.scored("v", {("l", 64, 0): {"test": 0.5}, ("s", 64, 0): {}}, metric="velocities_fvu", **halos)
+    other = scores.scored("p", {("l", 64, 0): {"test": 0.5}}, metric="omega_m_fvu", **halos)
+    assert [[entry.slug for entry in each.entries] for each in boards([mixed, other])] == [["v"], ["p"]]
 
 
 def test_a_reference_that_was_not_submitted_is_named() -> None:

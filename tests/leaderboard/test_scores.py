@@ -42,7 +42,8 @@ def test_the_same_scores_give_the_same_bytes(one: Scored, tmp_path: Path) -> Non
     for folder in ("a", "b"):
         write_scores(tmp_path / folder, one)
     shuffled = dict(reversed(one.trivial.items()))
-    write_scores(tmp_path / "c", replace(one, trivial=shuffled))
+    records = tuple(dict(reversed(record.items())) for record in one.analysis)
+    write_scores(tmp_path / "c", replace(one, trivial=shuffled, analysis=records))
     names = ["mpnn-2.json", "mpnn-2.parquet", "mpnn-2.sealed.parquet"]
     for folder in ("a", "b", "c"):
         assert sorted(path.name for path in (tmp_path / folder).iterdir()) == names
