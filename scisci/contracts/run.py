@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scisci.contracts.files import digest
 
 SCHEMA_VERSION: Literal[1] = 1
+TreatmentName = Literal["none", "augmentation", "frames", "penalty", "constraint", "latent"]
 Status = Literal["ok", "diverged", "failed", "out_of_memory"]
 
 
@@ -63,7 +64,7 @@ class RunSpec(_Record):
     variant: str | None = Field(default=None, description="its name in tables, with its overrides")
     size: str
     overrides: dict[str, Any] = Field(default_factory=dict)
-    treatment: Literal["none", "augmentation"] = "none"
+    treatment: TreatmentName = "none"
     task: dict[str, Any] = Field(default_factory=dict, description="options of the data's task, such as its target")
     data: int = Field(gt=0, description="unique training samples: the first `data` of the fixed permutation")
     seed: int = 0

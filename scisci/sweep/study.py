@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from scisci.contracts.errors import UserError, unknown_name
-from scisci.contracts.run import EvaluationSpec, OptimizationSpec, Recipe
+from scisci.contracts.run import EvaluationSpec, OptimizationSpec, Recipe, TreatmentName
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -24,14 +24,16 @@ class ArchitectureEntry(_Section):
     """One architecture of a study: its sizes, and how each is trained.
 
     The entry's key in the study file is the architecture's name, unless `architecture` gives that.
-    `learning_rate` is one number, one per size, or one per size and amount of data; a baseline has none.
+    `learning_rate` is one number, one per size, or one per size and amount of data; a baseline has none. With `steps`
+    of its own an entry can be trained by as many FLOPs as the others instead of as many steps.
     """
 
     architecture: str | None = None
     sizes: tuple[str, ...] = Field(min_length=1)
     learning_rate: LearningRate | dict[str, LearningRate | dict[PositiveInt, LearningRate]] | None = None
     learning_rate_choice: str = "given"
-    treatment: Literal["none", "augmentation"] = "none"
+    treatment: TreatmentName = "none"
+    steps: PositiveInt | None = Field(default=None, description="instead of those of the study's recipe")
     overrides: dict[str, Any] = Field(default_factory=dict)
 
     def rate(self, size: str, data: int) -> float | None:
@@ -78,7 +80,7 @@ class Study(_Section):
         """The full recipe of one entry, size and amount of data."""
         entry = self.architectures[label]
         return OptimizationSpec(
-            **self.optimization.model_dump(),
+            **self.optimization.model_dump() | ({} if entry.steps is None else {"steps": entry.steps}),
             learning_rate=entry.rate(size, data),
             learning_rate_choice=entry.learning_rate_choice,
         )

@@ -9,12 +9,13 @@ import numpy as np
 from torch import Tensor
 
 from scisci.contracts.errors import UserError
+from scisci.contracts.run import TreatmentName
 from scisci.data.module import StoreDataModule
 from scisci.data.statistics import Statistics
 from scisci.data.store import Store
-from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
 from scisci.models.compiled import CompiledPotential
+from scisci.models.framed import FramedPotential
 from scisci.models.potential import Potential
 from scisci.symmetry.measure import POTENTIAL
 from scisci.tasks.base import Task
@@ -33,7 +34,8 @@ class AtomisticTask(Task):
         size: one of the architecture's sizes, named by their approximate number of parameters.
         overrides: options of the architecture that differ from the size's preset.
         forces: "gradient" of the energy, or "direct" (not conservative).
-        symmetry_treatment: "augmentation" turns every training system at random, "none" leaves it as it is.
+        symmetry_treatment: what is done about rotations that the architecture does not know: docs/symmetry.md.
+        symmetry_options: options of the treatment that differ from its defaults.
         learning_rate: highest learning rate of AdamW.
         schedule: how the rate changes after the warm-up; "cosine" and "linear" end at zero.
         warmup: share of the steps over which the rate rises.
@@ -43,6 +45,8 @@ class AtomisticTask(Task):
         stress_weight: weight of the stress term, for data that have stress.
         compiled: compile the training step first: it takes a minute or more, and then a step a third to half the time.
         symmetry_samples: samples per split on which symmetry errors are measured; 0 for none.
+        symmetry_curve: validation samples on which errors under rotations are measured at every validation, for
+            `curve.parquet`; 0 for none.
     """
 
     name = "atomistic"
@@ -61,7 +65,8 @@ class AtomisticTask(Task):
         size: str = "10k",
         overrides: dict[str, Any] | None = None,
         forces: Literal["gradient", "direct"] = "gradient",
-        symmetry_treatment: Literal["none", "augmentation"] = "none",
+        symmetry_treatment: TreatmentName = "none",
+        symmetry_options: dict[str, Any] | None = None,
         learning_rate: float = 0.005,
         schedule: Literal["cosine", "linear", "constant"] = "cosine",
         warmup: float = 0.1,
@@ -71,9 +76,13 @@ class AtomisticTask(Task):
         stress_weight: float = 0.0,
         compiled: bool = False,
         symmetry_samples: int = 16,
+        symmetry_curve: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.vector_output = forces == "direct"
+        if compiled and symmetry_treatment in ("frames", "latent"):
+            raise UserError(f"the symmetry treatment {symmetry_treatment!r} is not compiled; leave compiled out")
         self.begin()
 
     @classmethod
@@ -92,10 +101,9 @@ class AtomisticTask(Task):
         """Make the model for data with these statistics; initialised from torch's current random state."""
         self.statistics = statistics
         inputs = Inputs(elements=statistics.elements)
-        direct = self.hparams["forces"] == "direct"
-        neighbors = statistics.average_neighbors
-        backbone = registry.build(self.hparams["architecture"], inputs, neighbors, vector_output=direct, **self.options)
-        self.model = Potential(backbone, statistics.energy_references, statistics.energy_scale, self.hparams["forces"])
+        backbone = self.backbone(inputs, statistics.average_neighbors, self.options)
+        arguments = backbone, statistics.energy_references, statistics.energy_scale, self.hparams["forces"]
+        self.model = Potential(*arguments) if self.frames is None else FramedPotential(*arguments, self.frames)
         # Not a module: it has no parameters of its own, and checkpoints are those of the model.
         self._compiled = CompiledPotential(self.model) if self.hparams["compiled"] else None
 

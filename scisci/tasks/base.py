@@ -19,9 +19,9 @@ from scisci.data.module import StoreDataModule
 from scisci.data.store import Store
 from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
-from scisci.symmetry.actions import rotate
 from scisci.symmetry.groups import group_named
 from scisci.symmetry.measure import as_dtype, symmetry_errors
+from scisci.tasks import treatments
 from scisci.tasks.baselines import registry as baselines
 from scisci.tasks.metrics import Accumulator, Shares
 
@@ -33,7 +33,8 @@ class Task(L.LightningModule):
 
     A subclass states what the class attributes ask for, implements `inputs`, `measure`, `build`, `loss` and `errors`,
     and calls `begin` at the end of its constructor. Its arguments include `architecture`, `size`, `overrides`,
-    `symmetry_treatment`, `learning_rate`, `schedule`, `warmup`, `weight_decay` and `symmetry_samples`.
+    `symmetry_treatment`, `learning_rate`, `schedule`, `warmup`, `weight_decay` and `symmetry_samples`; those of a task
+    whose samples can be turned also `symmetry_options` and `symmetry_curve`.
     """
 
     name: ClassVar[str]
@@ -50,6 +51,9 @@ class Task(L.LightningModule):
     """Outputs that `predict` writes, where the model gives them → "system" or "point"."""
     groups: ClassVar[tuple[str, ...]] = ("rotation", "reflection", "translation", "permutation")
     """Symmetry groups under which the model is measured after training, those that can act on the data."""
+
+    vector_output: bool = True
+    """Whether vectors of the backbone are read, if it has any."""
 
     model: nn.Module
     statistics: Any
@@ -70,8 +74,11 @@ class Task(L.LightningModule):
         raise NotImplementedError
 
     def backbone(self, inputs: Inputs, average_neighbors: float, options: dict[str, Any]) -> nn.Module:
-        """The architecture with these options, untrained."""
-        return registry.build(self.hparams["architecture"], inputs, average_neighbors, **options)
+        """The architecture with these options, untrained; `UserError` where it needs no treatment."""
+        name = self.hparams["architecture"]
+        made = registry.build(name, inputs, average_neighbors, self.vector_output, **options)
+        treatments.check_backbone(self.hparams["symmetry_treatment"], name, made)
+        return made
 
     def collate(self, store: Store, indices: np.ndarray, edges: bool = True) -> Any:
         """The samples at `indices` of a store in one batch, with edges or without, as models are given them."""
@@ -103,12 +110,17 @@ class Task(L.LightningModule):
         self.options = registry.options(architecture, self.hparams["size"], self.overrides())
         self.cutoff = float(self.options.get("cutoff", registry.default(architecture, "cutoff", 0.0)))
         self.context = self.horizon = 0
+        treatment = self.hparams["symmetry_treatment"], self.hparams.get("symmetry_options") or {}
+        treatments.check_options(*treatment)
+        self.frames = treatments.frames_of(*treatment)
+        self.treatment: treatments.Treatment | None = None
         self.statistics = None
         self.fingerprint = ""
         self.samples_seen = 0
         self.diverged: str | None = None
         self.test_results: dict[str, dict[str, MetricValue]] = {}
         self._validation = Accumulator(self.errors)
+        self._turned: Any = None
         self._tests: dict[int, Accumulator] = {}
         self._first_batches: dict[int, Any] = {}
 
@@ -139,7 +151,13 @@ class Task(L.LightningModule):
         """Build the model from the statistics of the training subset, unless it is there already."""
         self.fingerprint = data.store.fingerprint
         if self.statistics is None:
-            self.build(self.measure(data))
+            self._make(self.measure(data))
+
+    def _make(self, statistics: Any) -> None:
+        """Build what is trained: the model, and what its symmetry treatment holds."""
+        self.build(statistics)
+        made = treatments.TREATMENTS[self.hparams["symmetry_treatment"]]
+        self.treatment = made(self, **self.hparams.get("symmetry_options") or {})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the statistics, as plain types, so that a checkpoint can be rebuilt anywhere."""
@@ -151,7 +169,7 @@ class Task(L.LightningModule):
         self.check_checkpoint(checkpoint)
         self.samples_seen = checkpoint["samples_seen"]
         if self.statistics is None:
-            self.build(self.statistics_type.from_dict(checkpoint["statistics"]))
+            self._make(self.statistics_type.from_dict(checkpoint["statistics"]))
 
     @classmethod
     def check_name(cls, name: str) -> None:
@@ -177,12 +195,9 @@ class Task(L.LightningModule):
         return self.model(batch)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
-        """Loss of one batch, of turned copies if augmentation is on; a loss that is not finite ends the training."""
+        """Loss of one batch, as the symmetry treatment has it; a loss that is not finite ends the training."""
         batch = self.seen(batch)
-        if self.hparams["symmetry_treatment"] == "augmentation":
-            seed = torch.randint(2**31, (1,)).item()
-            batch, _ = rotate(batch, np.random.default_rng(int(seed)))
-        loss = self.loss(self.outputs(batch), batch)
+        loss = self.treated(self.outputs, batch)
         if not torch.isfinite(loss):
             self.diverged = f"the loss became {loss.item()} at step {self.global_step}"
             self.trainer.should_stop = True
@@ -193,15 +208,27 @@ class Task(L.LightningModule):
             self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs)
         return loss
 
+    def treated(self, model: Callable[[Any], dict[str, Tensor]], batch: Any) -> Tensor:
+        """The loss of a batch under the symmetry treatment, whose draws the seed and what was seen decide."""
+        assert self.treatment is not None
+        rng = np.random.default_rng([torch.initial_seed(), self.samples_seen])
+        loss: Tensor = self.treatment(self, model, batch, rng)
+        return loss
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Accumulate errors on the ID validation split."""
+        """Accumulate errors on the ID validation split; keep the first samples for the curve of symmetry errors."""
         batch = self.seen(batch)
+        if batch_idx == 0 and (count := self.hparams.get("symmetry_curve")):
+            self._turned = first_systems(batch, count)
         outputs = self.model(batch)
         self._validation.update(outputs, batch)
         self.log("val/loss", self.loss(outputs, batch), batch_size=batch.num_graphs, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Log validation metrics."""
+        """Log validation metrics, and errors under the same rotations every time."""
+        if self._turned is not None:
+            for name, metric in symmetry_errors(self.model, [self._turned], 0, ("rotation",), self.compared).items():
+                self.log(f"val/{name}", metric.value, sync_dist=True)
         for name, metric in self._validation.compute().items():
             self.log(f"val/{name}", metric.value, prog_bar=name == self.headline, sync_dist=True)
         self._validation = Accumulator(self.errors)

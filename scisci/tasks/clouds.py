@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from scisci.contracts.errors import UserError
+from scisci.contracts.run import TreatmentName
 from scisci.data.module import StoreDataModule
 from scisci.data.statistics import PointStatistics, cloud_statistics
 from scisci.data.store import Store
-from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
 from scisci.models.blocks.waves import BoxWaves
 from scisci.models.cloud import Cloud, Target, inputs_of
+from scisci.models.framed import Framed
 from scisci.tasks.base import Task
 from scisci.tasks.heaviest import check_heaviest, heaviest
 from scisci.tasks.metrics import PARAMETERS, parameter_errors, velocity_errors
@@ -38,12 +39,15 @@ class CloudTask(Task):
             number density and the displacement that it causes. 0 leaves them with what is within the cutoff.
         heaviest: only so many points of every cloud are seen, those of the largest masses; the default is all. At a
             fixed number of points, how many there are says nothing.
-        symmetry_treatment: "augmentation" turns every training cloud (and its box) at random, "none" leaves it.
+        symmetry_treatment: what is done about rotations that the architecture does not know: docs/symmetry.md.
+        symmetry_options: options of the treatment that differ from its defaults.
         learning_rate: highest learning rate of AdamW.
         schedule: how the rate changes after the warm-up; "cosine" and "linear" end at zero.
         warmup: share of the steps over which the rate rises.
         weight_decay: decoupled weight decay.
         symmetry_samples: samples per split on which symmetry errors are measured; 0 for none.
+        symmetry_curve: validation samples on which errors under rotations are measured at every validation, for
+            `curve.parquet`; 0 for none.
     """
 
     name = "clouds"
@@ -52,7 +56,7 @@ class CloudTask(Task):
     # A translation of all space leaves a periodic cloud's edges as they are; one in the box does not.
     groups = ("rotation", "reflection", "torus", "cubic", "permutation")
 
-    model: Cloud
+    model: Cloud | Framed
 
     def __init__(
         self,
@@ -63,18 +67,21 @@ class CloudTask(Task):
         cutoff: float = 20.0,
         waves: int = 0,
         heaviest: int | None = None,
-        symmetry_treatment: Literal["none", "augmentation"] = "none",
+        symmetry_treatment: TreatmentName = "none",
+        symmetry_options: dict[str, Any] | None = None,
         learning_rate: float = 0.003,
         schedule: Literal["cosine", "linear", "constant"] = "cosine",
         warmup: float = 0.1,
         weight_decay: float = 0.0,
         symmetry_samples: int = 4,
+        symmetry_curve: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         if waves < 0:
             raise UserError(f"waves is {waves}, but must be 0 or more")
         per_point = target == "velocities"
+        self.vector_output = per_point
         self.targets = ("velocities",) if per_point else PARAMETERS
         self.errors = velocity_errors if per_point else parameter_errors  # type: ignore[method-assign]
         self.headline = f"{self.targets[0]}_r2"
@@ -107,20 +114,14 @@ class CloudTask(Task):
     def build(self, statistics: PointStatistics) -> None:
         """Make the model for data with these statistics; initialised from torch's current random state."""
         self.statistics = statistics
-        vectors = "velocities" in self.targets
-        kind: Literal["vector", "system"] = "vector" if vectors else "system"
+        kind: Literal["vector", "system"] = "vector" if self.vector_output else "system"
         targets = tuple(
             Target(name, kind, statistics.scales[name], statistics.offsets.get(name, 0.0)) for name in self.targets
         )
         waves = BoxWaves(self.hparams["waves"]) if self.hparams["waves"] else None
-        backbone = registry.build(
-            self.hparams["architecture"],
-            inputs_of((), waves),
-            statistics.average_neighbors,
-            vector_output=vectors,
-            **self.options,
-        )
-        self.model = Cloud(backbone, (), targets, waves)
+        backbone = self.backbone(inputs_of((), waves), statistics.average_neighbors, self.options)
+        cloud = Cloud(backbone, (), targets, waves)
+        self.model = cloud if self.frames is None else Framed(cloud, self.frames)
 
     def loss(self, outputs: dict[str, Tensor], batch: Any) -> Tensor:
         """The training loss of one batch."""

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from scisci.contracts.run import TreatmentName
 from scisci.data.module import StoreDataModule
 from scisci.data.statistics import PointStatistics, particle_statistics
 from scisci.data.store import Store
-from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
 from scisci.models.cloud import Cloud, Field, Target, inputs_of
+from scisci.models.framed import Framed
 from scisci.symmetry.measure import PARTICLES
 from scisci.tasks.base import Task
 from scisci.tasks.metrics import particle_errors
@@ -32,12 +33,15 @@ class ParticleTask(Task):
         overrides: options of the architecture that differ from the size's preset.
         cutoff: particles further apart do not see each other; in the unit of the positions. The forces are of long
             range, and the default joins all but a few pairs of `charged-nbody`.
-        symmetry_treatment: "augmentation" turns every training system at random, "none" leaves it as it is.
+        symmetry_treatment: what is done about rotations that the architecture does not know: docs/symmetry.md.
+        symmetry_options: options of the treatment that differ from its defaults.
         learning_rate: highest learning rate of AdamW.
         schedule: how the rate changes after the warm-up; "cosine" and "linear" end at zero.
         warmup: share of the steps over which the rate rises.
         weight_decay: decoupled weight decay.
         symmetry_samples: samples per split on which symmetry errors are measured; 0 for none.
+        symmetry_curve: validation samples on which errors under rotations are measured at every validation, for
+            `curve.parquet`; 0 for none.
     """
 
     name = "particles"
@@ -48,7 +52,7 @@ class ParticleTask(Task):
     compared = PARTICLES
     predicted: Mapping[str, str] = {"positions": "point"}
 
-    model: Cloud
+    model: Cloud | Framed
 
     def __init__(
         self,
@@ -56,12 +60,14 @@ class ParticleTask(Task):
         size: str = "30k",
         overrides: dict[str, Any] | None = None,
         cutoff: float = 20.0,
-        symmetry_treatment: Literal["none", "augmentation"] = "none",
+        symmetry_treatment: TreatmentName = "none",
+        symmetry_options: dict[str, Any] | None = None,
         learning_rate: float = 0.005,
         schedule: Literal["cosine", "linear", "constant"] = "cosine",
         warmup: float = 0.1,
         weight_decay: float = 0.0,
         symmetry_samples: int = 16,
+        symmetry_curve: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -86,10 +92,10 @@ class ParticleTask(Task):
         self.statistics = statistics
         fields = tuple(field._replace(scale=statistics.scales[field.name]) for field in FIELDS)
         target = Target("displacement", "vector", statistics.scales["displacement"])
-        backbone = registry.build(
-            self.hparams["architecture"], inputs_of(fields), statistics.average_neighbors, **self.options
-        )
-        self.model = Cloud(backbone, fields, (target,))
+        backbone = self.backbone(inputs_of(fields), statistics.average_neighbors, self.options)
+        cloud = Cloud(backbone, fields, (target,))
+        # Velocities have a say in the axes, since two particles alone determine one only.
+        self.model = cloud if self.frames is None else Framed(cloud, self.frames, ("velocities",))
 
     def loss(self, outputs: dict[str, Tensor], batch: Any) -> Tensor:
         """The training loss of one batch."""
