@@ -140,7 +140,7 @@ def _laws(study: Study, axis: str) -> str:
     counts = listed([f"{ranks[rank]} {verdict}" for rank, verdict in enumerate(VERDICTS) if ranks[rank]])
     return (
         f"Against {AXES[axis]}, the {'law' if len(laws) == 1 else 'laws'} {' and '.join(laws)} "
-        f"{'was' if len(laws) == 1 else 'were'} fitted{f' by {kinds}' if kinds else ''} for each architecture and "
+        f"{'was' if len(laws) == 1 else 'were'} fitted by {kinds} for each architecture and "
         f"split ({tables.HELD[axis]}: {held}); exponents: {counts}."
     )
 
