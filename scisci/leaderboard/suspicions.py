@@ -31,8 +31,8 @@ UNITS = {
     1e3: "a thousand times the unit",
     -1.0: "the other sign, as of a gradient",
 }
-# Units are wrong if a factor makes squared errors that much smaller, down to that share of the labels' squares; they have
-# a name if the factor is that near to one, in its logarithm.
+# Units are wrong if a factor makes squared errors that much smaller, down to that share of the labels' squares; they
+# have a name if the factor is that near to one, in its logarithm.
 BETTER, LEFT, NEAR = 4.0, 0.25, 0.15
 # Shares of values that equal labels to rounding: in forces none do by chance; total energies and counts may.
 COPIED, COPIED_BY_CHANCE = 0.01, 0.5

@@ -88,6 +88,7 @@ def test_a_file_that_stops_the_library_is_refused_and_the_next_is_read(
         process = safe_hdf5._inspector._process
         assert process is not None
         os.kill(process.pid, signal.SIGSTOP)
+        path.touch()
         if crashes:
             threading.Timer(0.3, os.kill, (process.pid, signal.SIGKILL)).start()
         with pytest.raises(Refused, match="makes the HDF5 library crash or run on"), open_untrusted(path, submission):

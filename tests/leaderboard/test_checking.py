@@ -78,6 +78,28 @@ def write_series(store: Store, path: Path, split: str, samples: int, context: in
             writer.append(ids, lengths, {"start": batch.start.numpy()}, kept)
 
 
+def write_crystals(store: Store, path: Path, split: str, samples: int) -> None:
+    """Labels with noise, stress too."""
+    rng, ids = np.random.default_rng(0), store.split(split).indices(samples)
+    ragged = store.take(ids)
+    noisy = {
+        name: values * (1 + 0.1 * rng.normal(size=values.shape))
+        for name, values in {**ragged.items, **ragged.samples}.items()
+        if name in ("energy", "forces", "stress")
+    }
+    with writing_predictions(path, store.fingerprint, split) as writer:
+        writer.append(ids, ragged.lengths, noisy, {"forces": noisy.pop("forces")})
+
+
+def write_parameters(store: Store, path: Path, split: str, samples: int, heaviest: int = 50) -> None:
+    """Omega_m and sigma_8 of clouds of which only some points were seen."""
+    rng, ids = np.random.default_rng(0), store.split(split).indices(samples)
+    ragged = store.take(ids)
+    noisy = {name: ragged.samples[name] + 0.05 * rng.normal(size=samples) for name in ("omega_m", "sigma_8")}
+    with writing_predictions(path, store.fingerprint, split, heaviest=str(heaviest)) as writer:
+        writer.append(ids, np.minimum(ragged.lengths, heaviest), noisy, {})
+
+
 @pytest.fixture
 def series(library: Path, tmp_path: Path) -> Path:
     """A valid submission on series."""
@@ -89,6 +111,26 @@ def test_particles_and_series_are_checked_too(series: Path, tmp_path: Path) -> N
     for folder in (particles, series):
         assert check(folder).refused == ()
         assert check(folder).flagged == ()
+
+
+def test_stress_is_predicted_wherever_it_is_known(library: Path, tmp_path: Path) -> None:
+    folder = resubmit(tmp_path / "crystals", "xtb-crystals", {"test": 10}, write_crystals)
+    assert check(folder).refused == ()
+    assert check(folder).flagged == ()
+    rewrite(folder / "predictions/only-0/test.h5", lambda file: file["stress"].__setitem__(4, np.nan))
+    assert "has NaN in 'stress' where there is a label, from row 0 on" in str(check(folder).refused[0])
+
+
+def test_clouds_may_be_seen_by_their_heaviest_points_but_not_for_velocities(library: Path, tmp_path: Path) -> None:
+    folder = resubmit(tmp_path / "clouds", "pm-halos", {"test": 8, "ood_density": 5}, write_parameters)
+    assert check(folder).refused == ()
+    path = folder / "predictions/only-0/test.h5"
+    rewrite(path, lambda file: file.attrs.__setitem__("heaviest", "40"))
+    assert "offsets that are not those of its samples' points" in str(check(folder).refused[0])
+    rewrite(path, lambda file: file.__setitem__("velocities", np.ones((int(file["offsets"][-1]), 3))))
+    assert "is of the heaviest points alone; predict the velocities of all points" in "\n".join(
+        map(str, check(folder).refused)
+    )
 
 
 def rewrite(path: Path, alter: Callable[[h5py.File], Any]) -> None:
