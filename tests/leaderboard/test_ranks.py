@@ -278,7 +278,7 @@ def test_exponents_are_those_of_the_chosen_treatment() -> None:
     plain, augmented = law("a", 0.3, 100.0), law("a", 0.5, 100.0, treatment="augmentation", metric="force_mae")
     rows = [row | {"run": f"{row['run']}-augmented"} for row in augmented.table.to_pylist()]
     both = scores.scored("a", {}, plain.table, type(plain.table).from_pylist(rows, plain.table.schema))
-    found = board(replace(both, analysis=(*plain.analysis, *augmented.analysis))).entries[0]
+    found = board(replace(both, analysis=(*augmented.analysis, *plain.analysis))).entries[0]
     exponent = found.exponent("params", "test")
     assert len(found.exponents) == 3
     assert exponent is not None
