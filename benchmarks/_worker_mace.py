@@ -1,4 +1,4 @@
-"""Training steps of the mace-torch package, eager as its users train it; run in `.venv-peers-mace`."""
+"""Training steps, or predictions, of the mace-torch package, eager as its users train it; run in `.venv-peers-mace`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def build(settings: dict[str, Any]) -> Model:
     )
 
     def predict(batch: Any) -> tuple[Tensor, Tensor]:
-        output = model(batch.copy(), training=True, compute_force=True)
+        output = model(batch.copy(), training=not settings.get("inference"), compute_force=True)
         return output["energy"], output["forces"]
 
     return Model(load, predict, list(model.parameters()), settings["options"])

@@ -1,4 +1,4 @@
-"""Training steps of an architecture of this package."""
+"""Training steps, or predictions, of an architecture of this package."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ def load(structures: list[Atoms]) -> tuple[Any, int]:
     offsets = np.cumsum([0, *map(len, structures)])
     numbers = np.concatenate([atoms.numbers for atoms in structures])
     positions = np.concatenate([atoms.positions for atoms in structures])
-    batch = graph_batch(Ragged(offsets, {"numbers": numbers, "positions": positions}, {}), CUTOFF)
+    box = {"cell": np.stack([a.cell.array for a in structures]), "pbc": np.stack([a.pbc for a in structures])}
+    periodic = box if box["pbc"].any() else {}
+    batch = graph_batch(Ragged(offsets, {"numbers": numbers, "positions": positions}, periodic), CUTOFF)
     return batch, batch.edge_index.shape[1]
 
 
-def potential(architecture: str, options: dict[str, Any]) -> Potential:
+def potential(architecture: str, options: dict[str, Any], direct: bool = False) -> Potential:
     """A potential without scales, around the registered architecture."""
     backbone = registry.build(
-        architecture, Inputs(ELEMENTS), NEIGHBORS, vector_output=False, **{"cutoff": CUTOFF} | options
+        architecture, Inputs(ELEMENTS), NEIGHBORS, vector_output=direct, **{"cutoff": CUTOFF} | options
     )
-    return Potential(backbone, (0.0,) * len(ELEMENTS), 1.0)
+    return Potential(backbone, (0.0,) * len(ELEMENTS), 1.0, "direct" if direct else "gradient")
 
 
-def matched(architecture: str, options: dict[str, Any], parameters: int) -> dict[str, Any]:
+def matched(architecture: str, options: dict[str, Any], parameters: int, direct: bool) -> dict[str, Any]:
     """The options with the multiple of 4 channels whose parameters come closest to a given number."""
 
     def count(channels: int) -> int:
-        return sum(p.numel() for p in potential(architecture, options | {"channels": channels}).parameters())
+        return sum(p.numel() for p in potential(architecture, options | {"channels": channels}, direct).parameters())
 
     widths = range(4, 512, 4)
     above = bisect_left(widths, parameters, key=count)
@@ -50,9 +52,10 @@ def build(settings: dict[str, Any]) -> Model:
     """A size of the architecture, or one with `parameters` matched; `compiled` traces and compiles the evaluation."""
     name, options = settings["architecture"], settings["options"]
     options = registry.preset(name, settings["size"]) | options if "size" in settings else options
-    options = matched(name, options, settings["parameters"]) if "parameters" in settings else options
-    model: Any = potential(name, options)
-    model.train()
+    direct = settings.get("direct", False)
+    options = matched(name, options, settings["parameters"], direct) if "parameters" in settings else options
+    model: Any = potential(name, options, direct)
+    model.train(not settings.get("inference"))
     parameters = list(model.parameters())
     if settings["compiled"]:
         from scisci.models.compiled import CompiledPotential

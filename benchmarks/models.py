@@ -90,10 +90,10 @@ class Worker:
         self.about = self._answer()
         print(f"  {label}: ready after {time.perf_counter() - start:.0f} s", flush=True)
 
-    def times(self, batch: int) -> dict[str, float]:
+    def times(self, batch: int, steps: int = STEPS) -> dict[str, float]:
         """Median seconds of a few steps: of the processor (`cpu`) and of the clock (`wall`)."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"batch": batch, "steps": STEPS}) + "\n")
+        self._process.stdin.write(json.dumps({"batch": batch, "steps": steps}) + "\n")
         self._process.stdin.flush()
         return {clock: float(np.median(seconds)) for clock, seconds in self._answer().items()}
 
