@@ -58,13 +58,17 @@
   const cells = JSON.parse(document.getElementById("cells").textContent);
   const element = document.getElementById("table-board");
   const heads = [...element.tHead.rows[0].cells];
+  const visible = heads.map((head) => !head.hidden);
   const columns = heads.map((head, n) => {
     const { name, type } = head.dataset;
     // Of text DataTables sees what sorts alone: what it is given to display or to search it reads as HTML.
     const data = (i, wanted) => (wanted === "sort" ? sortValue(cells[n][i], type) : "");
-    const createdCell = (place, _data, i) => fill(place, name, cells[n][i], entries[i]);
+    const createdCell = (place, _data, i) => {
+      place.entry = i;
+      if (visible[n]) fill(place, name, cells[n][i], entries[i]); // a hundred hidden ones would take longer than all else
+    };
     const special = { rank: { orderDataType: "rank" }, name: { cellType: "th", className: "name" } };
-    return { name, type, data, createdCell, searchable: false, visible: !head.hidden, ...special[name] };
+    return { name, type, data, createdCell, searchable: false, visible: visible[n], ...special[name] };
   });
 
   function sortValue(cell, type) {
@@ -116,8 +120,13 @@
   function choose(shown) {
     for (const box of boxes) {
       box.checked = shown.has(box.value);
-      const column = table.column(names.indexOf(box.value));
-      if (column.visible() !== box.checked) column.visible(box.checked, false);
+      const n = names.indexOf(box.value);
+      if (visible[n] === box.checked) continue;
+      visible[n] = box.checked;
+      table.column(n).visible(box.checked, false);
+      for (const place of table.column(n).nodes().toArray()) {
+        if (!place.hasChildNodes()) fill(place, box.value, cells[n][place.entry], entries[place.entry]);
+      }
     }
     table.columns.adjust();
   }
