@@ -80,7 +80,6 @@ def test_no_submission_takes_a_gigabyte(submission: Path, tmp_path: Path) -> Non
 def test_a_file_that_stops_the_library_is_refused_and_the_next_is_read(
     submission: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(safe_hdf5, "SECONDS", 1.0)
     path = submission / FILE
     for crashes in (False, True):
         with open_untrusted(path, submission) as file:
@@ -91,8 +90,10 @@ def test_a_file_that_stops_the_library_is_refused_and_the_next_is_read(
         path.touch()
         if crashes:
             threading.Timer(0.3, os.kill, (process.pid, signal.SIGKILL)).start()
-        with pytest.raises(Refused, match="makes the HDF5 library crash or run on"), open_untrusted(path, submission):
-            pass
+        with monkeypatch.context() as patch:
+            patch.setattr(safe_hdf5, "SECONDS", 1.0)
+            with pytest.raises(Refused, match="makes the HDF5 library crash"), open_untrusted(path, submission):
+                pass
     with open_untrusted(path, submission) as file:
         assert len(file["ids"]) == 12
 
