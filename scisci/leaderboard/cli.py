@@ -114,9 +114,6 @@ def _add_sealing(add: Add) -> None:
     sign = add("sign", "write a signed summary of scores on sealed test sets, without labels")
     _scores(sign)
     sign.add_argument("--key", type=Path, required=True, help="private key")
-    sign.add_argument(
-        "--labels", type=Path, nargs="+", required=True, metavar="STORE", help="labels that were scored by"
-    )
     sign.add_argument("--out", type=Path, required=True, metavar="FILE", help="the summary")
 
     verify = add("verify", "check that a summary is what the owner of a key signed")

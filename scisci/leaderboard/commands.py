@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 from scisci.contracts.errors import UserError
@@ -80,12 +79,16 @@ def recomputed(folder: Path) -> Scored:
 
 def _sealed(folder: Path, labels: Path, scores: Path) -> Scored:
     """The scores there are of a submission, with those of its predictions for sealed inputs."""
+    from scisci.data.store import Store
     from scisci.leaderboard.scoring import score as recompute
 
     public = next((one for one in read_scores(scores) if one.slug == folder.name), None)
     if public is None:
         raise UserError(f"{scores} has no public scores of {folder.name!r}; score the submission itself first")
-    return replace(public, sealed_table=recompute(folder, labels))
+    table, store = recompute(folder, labels), Store(labels)
+    attributes = store.h5(0).attrs
+    by = {"inputs": str(attributes["sealed_inputs"]), "labels": store.fingerprint}
+    return public.with_sealed(table, str(attributes["dataset"]), by)
 
 
 def build(options: argparse.Namespace) -> None:
@@ -141,7 +144,7 @@ def sign(options: argparse.Namespace) -> None:
     from scisci.leaderboard.signing import sign as write
     from scisci.leaderboard.signing import summary
 
-    write(summary(read_scores(options.scores), options.labels), options.key, options.out)
+    write(summary(read_scores(options.scores)), options.key, options.out)
     print(options.out)
 
 

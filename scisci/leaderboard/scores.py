@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -40,6 +41,15 @@ class Scored:
     trivial: Mapping[tuple[str, str, int], Mapping[str, float]] = field(default_factory=dict)
     """(data set, split, first n samples) → metric → error of a trivial predictor"""
     sealed_table: pa.Table | None = None
+    sealed_by: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """data set → fingerprints of the `inputs` and `labels` of the sealed test set that it was scored by"""
+
+    def with_sealed(self, table: pa.Table, dataset: str, by: Mapping[str, str]) -> Scored:
+        """These scores with those on a sealed test set of one data set, in place of earlier ones on that data set."""
+        tables = [table]
+        if self.sealed_table is not None:
+            tables.append(self.sealed_table.filter(pc.not_equal(self.sealed_table["dataset"], dataset)))
+        return replace(self, sealed_table=pa.concat_tables(tables), sealed_by={**self.sealed_by, dataset: by})
 
 
 class _Trivial(BaseModel):
@@ -65,6 +75,7 @@ class _File(BaseModel):
     trivial: tuple[_Trivial, ...]
     table: str
     sealed_table: str | None
+    sealed_by: dict[str, dict[str, str]]
 
 
 def write_scores(folder: Path | str, scored: Scored) -> None:
@@ -87,6 +98,7 @@ def write_scores(folder: Path | str, scored: Scored) -> None:
         "submission": scored.submission.model_dump(mode="json"),
         "analysis": [dict(record) for record in scored.analysis],
         "trivial": _trivial_records(scored.trivial),
+        "sealed_by": {name: dict(by) for name, by in scored.sealed_by.items()},
     }
     text = json.dumps(content | tables, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_text(folder / f"{scored.slug}.json", text + "\n")
@@ -150,6 +162,7 @@ def _read(path: Path) -> Scored:
         analysis=file.analysis,
         trivial=_trivial_mapping(file.trivial),
         sealed_table=None if file.sealed_table is None else _read_table(sealed, file.sealed_table),
+        sealed_by=file.sealed_by,
     )
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import creating, write_text
 from scisci.contracts.metrics import METRICS
-from scisci.data.store import Store
 from scisci.leaderboard.scores import Scored
 from scisci.report.wording import NORMAL_95
 
@@ -49,29 +48,19 @@ def make_key(path: Path) -> Path:
     return public
 
 
-def summary(scored: Iterable[Scored], labels: Sequence[Path]) -> dict[str, Any]:
-    """All that may be published of scores on sealed test sets, and by which labels they were made.
+def summary(scored: Iterable[Scored]) -> dict[str, Any]:
+    """All that may be published of scores on sealed test sets, and by which inputs and labels they were made.
 
     Per submission its digest and the scoring's version, and of every run, split and metric the value, its 95 % interval
-    over samples (over whole groups where there are some) and the number of samples. `UserError` where labels of a data
-    set that was scored are missing.
+    over samples (over whole groups where there are some) and the number of samples. `UserError` where none was scored on
+    a sealed set.
     """
-    sets = {}
-    for path in labels:
-        attributes = (store := Store(path)).h5(0).attrs
-        if "sealed_inputs" not in attributes:
-            raise UserError(f"{path} is not of a sealed test set; give the labels that 'scisci leaderboard seal' wrote")
-        sets[str(attributes["dataset"])] = {"inputs": str(attributes["sealed_inputs"]), "labels": store.fingerprint}
-    submissions = [_summarised(one) for one in scored if one.sealed_table is not None]
-    used = {score["dataset"] for one in submissions for score in one["scores"]}
-    if not used:
+    sealed = [one for one in scored if one.sealed_table is not None]
+    if not sealed:
         raise UserError("no submission has sealed scores; score one with 'scisci leaderboard score --labels'")
-    if missing := used - set(sets):
-        raise UserError(f"there are sealed scores on {min(missing)}, but no labels of it; give these with --labels")
     return {
         "schema_version": SCHEMA_VERSION,
-        "sets": {name: sets[name] for name in used},
-        "submissions": sorted(submissions, key=lambda one: one["slug"]),
+        "submissions": sorted((_summarised(one) for one in sealed), key=lambda one: one["slug"]),
     }
 
 
@@ -86,6 +75,7 @@ def _summarised(scored: Scored) -> dict[str, Any]:
         "slug": scored.slug,
         "digest": scored.digest,
         "scoring_version": scored.scoring_version,
+        "sets": {name: dict(by) for name, by in scored.sealed_by.items()},
         "scores": sorted(scores, key=lambda one: [one[key] for key in keys[:4]]),
     }
 
