@@ -37,7 +37,7 @@ def _scaling(board: Board, axis: str, panels: list[str]) -> dict[str, Any]:
         .encode(x, y, _colour(), _shape(), opacity=solid, tooltip=_tooltip(board, "run", "size", "params", "data")),
         _kind("forecast").mark_rule(strokeWidth=1.4).encode(x, _low(board), alt.Y2("high:Q"), _colour()),
         _kind("forecast")
-        .mark_point(filled=False, size=110, strokeWidth=1.8, shape="diamond")
+        .mark_point(filled=False, size=110, strokeWidth=1.8, shape="diamond", opacity=1)
         .encode(x, y, _colour(), tooltip=_tooltip(board)),
     ]
     about = (
