@@ -32,6 +32,8 @@ MOST_CHUNKS = 2**16
 ROWS_AT_ONCE = 2**16
 MOST_TEXT = 4096
 MOST_STRETCH = 100
+MOST_DECLARED = 384 * 2**20
+MOST_SAMPLES = 2**23
 # Of any file: metadata, and what a few padded chunks of zeros inflate to.
 SLACK = 2**20
 SMALL = 16 * 2**20
@@ -98,8 +100,9 @@ def _faults(file: h5py.File, path: Path) -> list[str]:
         return ["keeps different values in the same bytes; write it again"]
     if size - (kept := sum(stop - start for start, stop in ranges)) > SLACK + kept:
         return [f"has {size / 2**20:.1f} MiB, of which its arrays use {kept / 2**20:.1f}; leave everything else out"]
-    if declared > SMALL + MOST_STRETCH * size:
-        return [f"would grow from {size / 2**20:.1f} to {declared / 2**20:,.0f} MiB when read; write it uncompressed"]
+    if declared > min(SMALL + MOST_STRETCH * size, MOST_DECLARED):
+        grown = f"from {size / 2**20:.1f} to {declared / 2**20:,.0f} MiB when read"
+        return [f"would grow {grown}; write it uncompressed or predict less"]
     return [*_attribute_faults(file)]
 
 
@@ -155,6 +158,8 @@ def _check_kind(array: h5d.DatasetID, name: str) -> None:
         raise UserError(f"has the array {name!r} of another rank than {1 + len(row)}; write it again")
     if (shape := array.shape)[1:] != row:
         raise UserError(f"has the array {name!r} of shape {list(shape)}; write rows of shape {list(row)}")
+    if wanted is _INTEGER and shape[0] > MOST_SAMPLES:
+        raise UserError(f"has {shape[0]:,} {name}; predict up to {MOST_SAMPLES:,} samples")
 
 
 def _type_name(kind: h5t.TypeID) -> str:

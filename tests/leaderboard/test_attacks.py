@@ -382,9 +382,14 @@ def deflated_zeros(mebibytes: int) -> bytes:
     return b"".join([deflating.compress(bytes(2**20)) for _ in range(mebibytes)]) + deflating.flush()
 
 
-@refused("MiB when read; write it uncompressed")
+@refused("MiB when read; write it uncompressed or predict less")
 def highly_compressible(folder: Path) -> None:
     change(folder, "forces", lambda _: np.zeros((2**22, 3), "f4"), chunks=(2**16, 3), compression=9)
+
+
+@refused("has 12,000,000 ids; predict up to 8,388,608 samples")
+def countless_ids(folder: Path) -> None:
+    change(folder, "ids", lambda ids: np.tile(ids, 10**6), chunks=(2**18,), compression=9)
 
 
 @refused("has a chunk of 'energy' that is not as the array says")

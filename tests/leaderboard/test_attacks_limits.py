@@ -27,7 +27,7 @@ from .test_attacks import FILE, REFUSED
 
 GROWING = (
     *("huge_shape_of_fill_values", "countless_chunks", "huge_chunk", "huge_contiguous_array", "chunk_that_inflates"),
-    *("highly_compressible", "deflated_twice", "huge_attribute", "thousands_of_arrays", "huge_file"),
+    *("highly_compressible", "countless_ids", "deflated_twice", "huge_attribute", "thousands_of_arrays", "huge_file"),
     *("alias_bomb", "deep_nesting", "huge_description", "countless_runs"),
 )
 # The high-water mark of the kernel, since what getrusage says begins with that of the process before.
