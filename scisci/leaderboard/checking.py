@@ -101,6 +101,14 @@ def _check_file(
     except Refused as error:
         return wrong + list(error.faults), []
     wrong += found.faults
+    if found.view and found.view.horizon != run.horizon:
+        wrong.append(
+            f"forecasts {found.view.horizon} steps, not {run.horizon} as its run says; put the run's horizon right"
+        )
+    if found.view and found.view.horizon != run.horizon:
+        wrong.append(
+            f"forecasts {found.view.horizon} steps, but the run's horizon is {run.horizon}; give the one that is"
+        )
     if store.domain == "series" and found.view and windows.setdefault(run.dataset, found.view) != found.view:
         wrong.append("has another context or horizon than another file on its data; submit these by themselves")
     return wrong, [] if wrong else [*of_agreements(found.agreements)]

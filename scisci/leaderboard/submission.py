@@ -109,6 +109,7 @@ class Run(_Part):
     treatment: Name = "none"
     params: Count | None = None
     params_body: Count | None = Field(default=None, description="without embeddings and references")
+    horizon: Count | None = Field(default=None, gt=0, description="of series: how many steps are forecast")
     data: Count = Field(gt=0, description="unique training samples")
     samples_seen: Count
     flops: Positive | None = Field(default=None, description="of the whole training, measured")

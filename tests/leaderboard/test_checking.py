@@ -47,7 +47,8 @@ def resubmit(folder: Path, dataset: str, splits: dict[str, int], write: Callable
     """A submission of one run on another data set, whose files `write(store, path, split, samples)` makes."""
     write_submission(folder, {"only-0": 0.1})
     store = open_dataset(dataset)
-    about = {"dataset": dataset, "fingerprint": store.fingerprint, "splits": splits}
+    horizon = 12 if store.domain == "series" else None
+    about = {"dataset": dataset, "fingerprint": store.fingerprint, "splits": splits, "horizon": horizon}
     edit(folder, lambda content: content["runs"][0].update(about))
     for path in folder.glob("predictions/*/*"):
         path.unlink()
@@ -164,6 +165,11 @@ def test_all_files_on_a_data_set_have_the_same_windows(series: Path) -> None:
     path.unlink()
     write_series(open_dataset("tiny-series"), path, "test", 8, context=30)
     assert "has another context or horizon than another file" in "\n".join(map(str, check(series).refused))
+
+
+def test_a_run_says_its_horizon(series: Path) -> None:
+    edit(series, lambda content: content["runs"][0].pop("horizon"))
+    assert "forecasts 12 steps, not None as its run says" in str(check(series).refused[0])
 
 
 def test_displacements_are_judged_and_not_positions(library: Path, tmp_path: Path) -> None:
