@@ -143,6 +143,8 @@ class Task(L.LightningModule):
 
     def _check_choices(self) -> None:
         """The command line holds arguments to their types by itself; studies and code do not."""
+        if (count := self.hparams.get("symmetry_curve", 0)) < 0:
+            raise UserError(f"symmetry_curve is {count}, but must be 0 or more")
         for name, hint in get_type_hints(type(self).__init__).items():
             if get_origin(hint) is Literal and (value := self.hparams[name]) not in get_args(hint):
                 raise unknown_name(f"{name} of the task {self.name!r}", str(value), get_args(hint))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from scisci.tasks.base import Task
 
 Model = Callable[[Any], Outputs]
-MEMORY = 0.98
+MEMORY = 0.95
 # Options that are words, and which.
 WORDS = {"group": tuple(name for name, group in KINDS.items() if group is not None), "kind": FRAMES}
 
@@ -72,29 +72,38 @@ class Framed(Treatment):
 
 
 class RunningMean(nn.Module):
-    """The mean of the losses it was called with while training, the latest counting most."""
+    """The mean of the losses it was called with while training, the latest counting most; and the first."""
 
+    first: Tensor
     mean: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(torch.nan))
+        for name in ("first", "mean"):
+            self.register_buffer(name, torch.tensor(torch.nan, dtype=torch.float64))
 
     def forward(self, loss: Tensor) -> Tensor:
         """[] → [], without gradient; the first loss is the first mean."""
         if self.training:
             latest = loss.detach().to(self.mean)
+            self.first = torch.where(self.first.isnan(), latest, self.first)
             self.mean = torch.where(self.mean.isnan(), latest, torch.lerp(latest, self.mean, MEMORY))
         return self.mean.to(loss)
+
+    def learnt(self) -> Tensor:
+        """By what share the mean has come down from the first loss, 0 to 1."""
+        return (1 - self.mean / self.first).clamp(min=0)
 
 
 class Penalised(Treatment):
     """The loss plus a penalty on equivariance errors of the outputs, with a learnt strength per group.
 
-    `weight` and `floor` are those of `SoftEquivariance`, the weight in units of the running mean of the loss.
+    `weight` and `floor` are those of `SoftEquivariance`. The weight is in units of the running mean of the loss, and
+    of the share by which that has come down: relative errors of outputs near zero, as those of a model that was not
+    trained, have gradients without bound, and nothing would be learnt but to keep outputs there.
     """
 
-    def __init__(self, task: Task, group: str = "rotation", weight: float = 0.1, floor: float = 1e-4) -> None:
+    def __init__(self, task: Task, group: str = "rotation", weight: float = 0.3, floor: float = 1e-2) -> None:
         super().__init__(task)
         self.scale, self.soft = RunningMean(), SoftEquivariance(group.split("+"), task.compared.values(), weight, floor)
 
@@ -102,7 +111,8 @@ class Penalised(Treatment):
         """A pass, and one more per group."""
         outputs = model(batch)
         loss = task.loss(outputs, batch)
-        return loss + self.scale(loss) * self.soft(model, batch, rng, outputs)
+        scale = self.scale(loss) * self.scale.learnt().to(loss)
+        return loss + scale * self.soft(model, batch, rng, outputs)
 
 
 class Constrained(Treatment):
