@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks._synthetic_board import synthetic
-from scisci.leaderboard.ranks import as_rows, boards
+from scisci.leaderboard.ranks import boards
 from scisci.leaderboard.scores import read_scores, write_scores
 
 COUNTS = (100, 300, 1000)
@@ -32,14 +32,13 @@ def measure(count: int) -> tuple[int, list[float]]:
         write, _ = timed(lambda: [write_scores(folder, one) for one in scored])
         read, again = timed(lambda: list(read_scores(folder)))
     rank, found = timed(lambda: boards(again, reference="nequip"))
-    rows, _ = timed(lambda: [as_rows(board) for board in found])
-    return sum(len(board.entries) for board in found), [write, read, rank, rows]
+    return sum(len(board.entries) for board in found), [write, read, rank]
 
 
 def main() -> None:
     """Print CPU seconds of every step, and the power of the number of submissions with which their sum grows."""
     print("CPU seconds; every submission has 16 runs on two data sets, of 5 and 6 splits and 7 and 4 metrics")
-    names = " ".join(f"{name:>7}" for name in ("write", "read", "rank", "rows", "sum"))
+    names = " ".join(f"{name:>7}" for name in ("write", "read", "rank", "sum"))
     print(f"{'submissions':>11} {'entries':>8} {names} {'power':>6}")
     before: tuple[int, float] | None = None
     for count in COUNTS:

@@ -123,13 +123,15 @@ class RunPoint:
 class Board:
     """All entries on one target of one data set, best first; `splits` begin with the in-distribution one.
 
-    `name` is unique among boards: the data set's, followed by the metric's where it is another target than the first.
+    `name` is unique among boards: the data set's, with the `horizon` over which series are forecast, and the metric's
+    where it is another target than the first.
     """
 
     name: str
     dataset: str
     title: str
     domain: str
+    horizon: int | None
     metric: Metric
     splits: tuple[str, ...]
     reference: str | None

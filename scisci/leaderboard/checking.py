@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import pyarrow as pa
+
 from scisci.contracts.errors import UserError
 from scisci.data.store import Store
 from scisci.leaderboard.contents import examine
@@ -39,6 +41,7 @@ def check(folder: Path, store_of: StoreOf = open_listed, others: Iterable[Path] 
     refused, flagged = [*loaded.faults, *_strangers(folder, loaded)], list[Finding]()
     stores: dict[str, Store | UserError] = {}
     windows: dict[str, View] = {}
+    table: pa.Table | None = None
     for run in loaded.runs:
         store, fault = _store(run, stores, store_of)
         if fault:
@@ -54,11 +57,12 @@ def check(folder: Path, store_of: StoreOf = open_listed, others: Iterable[Path] 
             from scisci.leaderboard.scoring import score
 
             try:
-                flagged += of_reports(loaded.submission, folder.name, score(folder, store_of=store_of))
+                table = score(folder, store_of=store_of)
+            flagged += of_reports(loaded.submission, folder.name, table)
             except UserError as error:
                 refused.append(Finding("scores", str(error)))
             flagged += similar(folder, _beside(folder) if others is None else others, store_of)
-    return Findings(tuple(refused), tuple(flagged))
+    return Findings(tuple(refused), tuple(flagged), table)
 
 
 def _beside(folder: Path) -> list[Path]:

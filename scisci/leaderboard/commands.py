@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scisci.contracts.errors import UserError
 from scisci.leaderboard.cli import BOARD
-from scisci.leaderboard.scores import Scored, read_scores, write_scores
+from scisci.leaderboard.scores import Scored, read_score, read_scores, write_scores
 
 RUN_OPTIONS = ("run", "dataset", "size", "params", "data", "samples_seen", "flops", "seed", "seconds", "device")
 
@@ -60,19 +60,18 @@ def recomputed(folder: Path) -> Scored:
     from scisci.leaderboard.checking import check as look
     from scisci.leaderboard.reading import read_submission
     from scisci.leaderboard.scoring import SCORING_VERSION, digest, trivials
-    from scisci.leaderboard.scoring import score as recompute
 
     found = look(folder)
     found.require()
-    table = recompute(folder)
+    assert found.table is not None
     return Scored(
         slug=folder.name,
         submission=read_submission(folder),
-        table=table,
+        table=found.table,
         digest=digest(folder),
         scoring_version=SCORING_VERSION,
         flags=tuple(map(str, found.flagged)),
-        analysis=tuple(analyse(table)),
+        analysis=tuple(analyse(found.table)),
         trivial=trivials(folder),
     )
 
@@ -82,9 +81,7 @@ def _sealed(folder: Path, labels: Path, scores: Path) -> Scored:
     from scisci.data.store import Store
     from scisci.leaderboard.scoring import score as recompute
 
-    public = next((one for one in read_scores(scores) if one.slug == folder.name), None)
-    if public is None:
-        raise UserError(f"{scores} has no public scores of {folder.name!r}; score the submission itself first")
+    public = read_score(scores, folder.name)
     table, store = recompute(folder, labels), Store(labels)
     attributes = store.h5(0).attrs
     by = {"inputs": str(attributes["sealed_inputs"]), "labels": store.fingerprint}

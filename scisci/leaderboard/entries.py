@@ -34,7 +34,7 @@ def entries_of(
     cells = joined.join(configurations).join(ended.rename("ended")).to_dict("index")
     reference = _records(submitted[board.reference], board, cells[board.reference]) if board.reference else {}
     for slug, one in submitted.items():
-        listed = [run for run in one.submission.runs if run.dataset == board.dataset]
+        listed = [run for run in one.submission.runs if (run.dataset, run.horizon) == (board.dataset, board.horizon)]
         if slug in cells:
             of_axis = _records(one, board, cells[slug]).values()
             compared = exponents(of_axis, board.compute, board.reference, reference, slug == board.reference)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from scisci.contracts.errors import UserError
 
 
@@ -25,6 +27,8 @@ class Findings:
 
     refused: tuple[Finding, ...] = ()
     flagged: tuple[Finding, ...] = ()
+    table: pa.Table | None = None
+    """the recomputed scores, where nothing is refused"""
 
     def lines(self) -> Iterator[str]:
         """What to print: a line per finding, and one that sums up."""

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from scisci.sweep.records import Records
 from scisci.tasks.base import Task
 from scisci.tasks.baselines import registry as baselines
 from scisci.tasks.checkpoints import load_task
+from scisci.tasks.domains import task_for
 from scisci.tasks.predictions import write_predictions
 
 # The group that tells families apart, where it is not rotations; and the groups that can act.
@@ -184,6 +186,7 @@ def _run(name: str, spec: RunSpec, result: RunResult, store: Store, splits: dict
         treatment=spec.treatment,
         params=result.params,
         params_body=result.params_body,
+        horizon=_horizon(spec, store),
         data=spec.data,
         samples_seen=result.samples_seen,
         flops=result.flops or None,
@@ -195,6 +198,14 @@ def _run(name: str, spec: RunSpec, result: RunResult, store: Store, splits: dict
         splits=splits,
         reported={split: _reported(split, result) for split in splits} if public else {},
     )
+
+
+def _horizon(spec: RunSpec, store: Store) -> int | None:
+    """How many steps a model of series forecasts."""
+    if store.domain != "series":
+        return None
+    default = signature(task_for("series").__init__).parameters["horizon"].default
+    return int(spec.task.get("horizon", default))
 
 
 def _reported(split: str, result: RunResult) -> dict[str, float]:

@@ -18,7 +18,6 @@ from scisci.leaderboard.choosing import CELL, choose
 from scisci.leaderboard.config import HEADLINES, Config, DatasetConfig, headlines
 from scisci.leaderboard.entries import entries_of, points_of
 from scisci.leaderboard.estimates import Errors, ranks
-from scisci.leaderboard.exponents import AXES
 from scisci.leaderboard.scores import Scored
 from scisci.report.study import order_splits
 
@@ -49,17 +48,20 @@ def boards(
         raise unknown_name("reference", reference, submitted)
     public = _frame([one.table for one in submitted.values()])
     public["samples"] = _covered(public, submitted)
+    horizons = {f"{slug}/{run.run}": run.horizon for slug, one in submitted.items() for run in one.submission.runs}
+    public["horizon"] = [horizons[run] or 0 for run in public.run]
     sealed = _frame([one.sealed_table for one in submitted.values() if one.sealed_table is not None])
     found = []
-    for (dataset, domain), rows in public.groupby(["dataset", "domain"]):
-        setup, slugs = config.of(dataset), set(rows.slug)
-        if setup.reference is not None and setup.reference not in slugs:
-            raise unknown_name(f"reference of {dataset!r}", setup.reference, slugs)
+    for dataset, rows in public.groupby("dataset"):
+        if (named := config.of(dataset).reference) is not None and named not in set(rows.slug):
+            raise unknown_name(f"reference of {dataset!r}", named, rows.slug)
+    for (dataset, domain, horizon), rows in public.groupby(["dataset", "domain", "horizon"]):
+        setup = config.of(dataset)
         for metric in headlines(domain, setup.metric):
             mine = rows[rows.metric == metric]
             if mine.split.map(_shown).any():
                 compared = next((one for one in (setup.reference, reference) if one in set(mine.slug)), None)
-                board = _empty(setup, dataset, domain, metric, mine, compared)
+                board = _empty(setup, dataset, domain, horizon or None, metric, mine, compared)
                 hidden = sealed[(sealed.dataset == dataset) & (sealed.metric == metric)]
                 found.append(_filled(board, mine, hidden, submitted))
     return found
@@ -103,17 +105,26 @@ def _shown(split: str) -> bool:
 
 
 def _empty(
-    setup: DatasetConfig, dataset: str, domain: str, metric: str, rows: pd.DataFrame, reference: str | None
+    setup: DatasetConfig,
+    dataset: str,
+    domain: str,
+    horizon: int | None,
+    metric: str,
+    rows: pd.DataFrame,
+    reference: str | None,
 ) -> Board:
     """The board without its entries. Its splits are in reading order, the in-distribution one even if none has it."""
     shown = rows[rows.split.map(_shown)]
     severities = {IDENTITY: np.nan} | dict(zip(shown.split, shown.severity, strict=True))
     splits = order_splits(pd.DataFrame({"split": list(severities), "severity": list(severities.values())}))
+    parts = [dataset, *[str(horizon)] * bool(horizon), *[metric.replace("_", "-")] * (metric != headlines(domain)[0])]
+    title = setup.title or dataset
     return Board(
-        name=dataset if metric == headlines(domain)[0] else f"{dataset}-{metric.replace('_', '-')}",
+        name="-".join(parts),
         dataset=dataset,
-        title=setup.title or dataset,
+        title=f"{title}, {horizon} steps ahead" if horizon else title,
         domain=domain,
+        horizon=horizon,
         metric=find_metric(metric),
         splits=tuple(split.name for split in splits),
         reference=reference,
@@ -213,46 +224,3 @@ def _best_first(entry: Entry) -> tuple[Any, ...]:
     overall = np.inf if entry.overall is None else entry.overall.value
     inside = entry.scores[IDENTITY].normalised if IDENTITY in entry.scores else np.inf
     return (np.inf if entry.rank is None else entry.rank, overall, inside, entry.slug)
-
-
-def as_rows(board: Board) -> list[dict[str, Any]]:
-    """The board as a flat table, one row per entry and split, missing ones too; what is not known is None."""
-    return [_row(board, entry, split) for entry in board.entries for split in board.splits]
-
-
-def _row(board: Board, entry: Entry, split: str) -> dict[str, Any]:
-    about, score = entry.submission, entry.scores.get(split)
-    row: dict[str, Any] = {
-        "dataset": board.dataset,
-        "metric": board.metric.name,
-        "unit": board.metric.unit,
-        "slug": entry.slug,
-        "name": about.name,
-        "family": about.family,
-        "status": entry.status,
-        "rank": entry.rank,
-        **_flat("overall", entry.overall),
-        "split": split,
-        "split_rank": getattr(score, "rank", None),
-    }
-    row |= {name: getattr(score, name, None) for name in ("samples", "normalised")}
-    for name in ("error", "gap", "sealed", "sealed_gap"):
-        row |= _flat(name, getattr(score, name, None))
-    for axis in AXES:
-        found = entry.exponent(axis, split)
-        row |= _flat(f"exponent_{axis}", getattr(found, "estimate", None))
-        row |= {f"{name}_{axis}": getattr(found, name, None) for name in ("verdict", "held_out", "against_reference")}
-    row |= _flat("forecast", getattr(entry.exponent("flops", split), "forecast", None)) | {"compute": board.compute}
-    row |= {name: getattr(entry, name) for name in _COLUMNS}
-    return row | {
-        "contamination": about.training_data.contamination,
-        "tuning_trials": about.tuning.trials,
-        "device_hours": about.hardware.device_hours,
-        "flags": "; ".join(entry.flags),
-    }
-
-
-def _flat(name: str, estimate: Estimate | None) -> dict[str, float | None]:
-    """A value and its interval as three columns."""
-    value, low, high = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
-    return {name: value, f"{name}_low": low, f"{name}_high": high}

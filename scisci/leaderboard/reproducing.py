@@ -21,10 +21,10 @@ from scipy.stats import t as student
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import write_text
-from scisci.data.library import open_dataset
 from scisci.data.store import Store
 from scisci.leaderboard.choosing import CELL, choose
 from scisci.leaderboard.config import HEADLINES
+from scisci.leaderboard.reading import open_listed
 from scisci.leaderboard.scoring import SCORING_VERSION, digest, score
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -83,7 +83,7 @@ class Record(_Part):
     comparisons: tuple[Comparison, ...]
 
 
-def reproduce(folder: Path, again: Path, out: Path, store_of: Callable[[str], Store] = open_dataset) -> Record:
+def reproduce(folder: Path, again: Path, out: Path, store_of: Callable[[str], Store] = open_listed) -> Record:
     """Hold the submission `again` of a maintainer's own runs against the one in `folder`; write `<out>/<slug>.json`.
 
     Errors are recomputed from the predictions of both. `UserError` where they have no configuration in common.

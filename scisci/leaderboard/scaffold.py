@@ -20,7 +20,7 @@ from scisci.data.library import datasets, read_card
 from scisci.leaderboard.about import checked
 from scisci.leaderboard.reading import FILE
 from scisci.leaderboard.submission import Run, slug_fault
-from scisci.tasks.scoring import reading
+from scisci.tasks.scoring import View, reading
 
 TEMPLATE = """\
 # One model, at one or more sizes, amounts of data and seeds. Fill in what is empty: 'scisci leaderboard check' says
@@ -76,7 +76,7 @@ def add_run(folder: Path, predictions: Sequence[Path], **about: Any) -> Run:
     called `<size>-<data>-<seed>` unless given. Comments in `submission.yaml` stay. Raises `UserError` for files that do
     not belong together, and a run that is there already; then nothing is written.
     """
-    splits, fingerprint = _read(predictions)
+    splits, fingerprint, horizon = _read(predictions)
     about = {name: value for name, value in about.items() if value is not None}
     if "dataset" not in about:
         about["dataset"] = _named(fingerprint)
@@ -84,7 +84,7 @@ def add_run(folder: Path, predictions: Sequence[Path], **about: Any) -> Run:
     about.setdefault("seed", 0)
     counts = {split: count for split, (_, count) in splits.items()}
     with checked("the run", Run):
-        run = Run.model_validate({**about, "fingerprint": fingerprint, "splits": counts})
+        run = Run.model_validate({**about, "fingerprint": fingerprint, "horizon": horizon, "splits": counts})
     text = _with_run(folder / FILE, run)
     final = folder / "predictions" / run.run
     temporary = final.with_name(f".{run.run}.{os.getpid()}.tmp")
@@ -102,10 +102,10 @@ def add_run(folder: Path, predictions: Sequence[Path], **about: Any) -> Run:
     return run
 
 
-def _read(predictions: Sequence[Path]) -> tuple[dict[str, tuple[Path, int]], str]:
-    """Of predictions files, split → file and number of samples; and of what data they are."""
+def _read(predictions: Sequence[Path]) -> tuple[dict[str, tuple[Path, int]], str, int | None]:
+    """Of predictions files, split → file and number of samples; of what data they are; and steps forecast of series."""
     splits: dict[str, tuple[Path, int]] = {}
-    fingerprints = set()
+    fingerprints, horizons = set(), set()
     for path in predictions:
         with reading(path) as file:
             if file.attrs.get("format") != "scisci-predictions" or "ids" not in file:
@@ -115,9 +115,12 @@ def _read(predictions: Sequence[Path]) -> tuple[dict[str, tuple[Path, int]], str
                 raise UserError(f"{path} and {splits[split][0]} are both of {split!r}; give one file of each split")
             splits[split] = path, len(np.unique(file["ids"][...]))
             fingerprints.add(str(file.attrs["fingerprint"]))
+            horizons.add(View.of(file, path).horizon)
     if len(fingerprints) != 1:
         raise UserError("the predictions are not of one data set (their fingerprints differ); make a run of each")
-    return splits, fingerprints.pop()
+    if len(horizons) != 1:
+        raise UserError("the predictions forecast different numbers of steps; make a submission of each")
+    return splits, fingerprints.pop(), horizons.pop()
 
 
 def _named(fingerprint: str) -> str:

@@ -115,6 +115,14 @@ def read_scores(folder: Path | str) -> Iterator[Scored]:
         yield _read(path)
 
 
+def read_score(folder: Path | str, slug: str) -> Scored:
+    """The scores of one submission; `UserError` where there are none."""
+    path = Path(folder) / f"{slug}.json"
+    if not path.exists():
+        raise UserError(f"{folder} has no public scores of {slug!r}; score the submission itself first")
+    return _read(path)
+
+
 def _paths(folder: Path, slug: str) -> tuple[Path, Path]:
     return folder / f"{slug}.parquet", folder / f"{slug}.sealed.parquet"
 

@@ -98,6 +98,10 @@ def score(folder: Path, labels: Path | None = None, store_of: StoreOf = open_lis
             table.append(row)
         for split, samples in run.splits.items():
             view, metrics = _measured(folder, run, split, samples, by)
+            if view.horizon != run.horizon:
+                raise UserError(
+                    f"run {run.run!r} forecasts {view.horizon} steps on {split!r}; give this as its horizon"
+                )
             if windows.setdefault(run.dataset, view) != view and store.domain == "series":
                 raise UserError(
                     f"run {run.run!r} has another context or horizon than others on {run.dataset}, and so is scored on"

@@ -52,8 +52,7 @@ def summary(scored: Iterable[Scored]) -> dict[str, Any]:
     """All that may be published of scores on sealed test sets, and by which inputs and labels they were made.
 
     Per submission its digest and the scoring's version, and of every run, split and metric the value, its 95 % interval
-    over samples (over whole groups where there are some) and the number of samples. `UserError` where none was scored on
-    a sealed set.
+    over samples (over whole groups where there are some) and the number of samples. `UserError` without sealed scores.
     """
     sealed = [one for one in scored if one.sealed_table is not None]
     if not sealed:

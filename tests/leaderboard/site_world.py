@@ -74,6 +74,7 @@ def board(count: int = 24, seed: int = 0, hostile: bool = True, **more: Any) -> 
         dataset="3bpa",
         title="3BPA",
         domain="atoms",
+        horizon=None,
         metric=metric("force_mae"),
         splits=SPLITS,
         reference=entries[2].slug,

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +15,7 @@ from scisci.contracts.errors import UserError
 from scisci.leaderboard.analysis import analyse
 from scisci.leaderboard.board import Board, Entry
 from scisci.leaderboard.config import Config, DatasetConfig
-from scisci.leaderboard.ranks import as_rows, boards
+from scisci.leaderboard.ranks import boards
 from scisci.leaderboard.scores import Scored
 
 from . import scores
@@ -184,7 +183,6 @@ def test_a_submission_of_failed_runs_alone_is_shown_with_nothing() -> None:
     lost = found["b"]
     assert (lost.scores, lost.overall, lost.rank, lost.runs_ok, lost.runs, lost.seeds) == ({}, None, None, 0, 2, 0)
     assert (lost.size, lost.chosen_by, lost.exponents) == ("m", "no run ended well", ())
-    assert len(as_rows(board(one("a", 1.0, 1.0), scores.scored("b", {("s", 64, 0): {}})))) == 4
 
 
 def test_points_are_all_runs_on_all_shown_splits() -> None:
@@ -383,24 +381,3 @@ def test_equal_entries_share_every_rank(error: float, others: list[tuple[float, 
     assert found["x"].rank == found["y"].rank
     for split in ("test", "ood_hot"):
         assert found["x"].scores[split].rank == found["y"].scores[split].rank
-
-
-def test_a_flat_table_has_every_entry_on_every_split() -> None:
-    partial = scores.scored("b", {("l", 64, 0): {"test": (5.0, 0.1)}})
-    rows = as_rows(board(law("a", 0.3, 100.0), partial, one("c", 3.0, 4.0), reference="a"))
-    assert [(row["slug"], row["split"]) for row in rows] == [
-        (slug, split) for slug in ("c", "a", "b") for split in ("test", "ood_hot")
-    ]
-    assert len({tuple(row) for row in rows}) == 1  # the same columns in all rows
-    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
-    by = {(row["slug"], row["split"]): row for row in rows}
-    assert (by["b", "ood_hot"]["error"], by["b", "ood_hot"]["split_rank"], by["b", "ood_hot"]["rank"]) == (
-        None,
-        None,
-        None,
-    )
-    assert by["c", "ood_hot"]["gap"] == pytest.approx(4 / 3)
-    assert by["a", "test"]["exponent_params"] == pytest.approx(0.3, abs=0.01)
-    assert by["a", "test"]["against_reference_params"] == "is the reference"
-    assert by["c", "test"]["exponent_params"] is None
-    assert by["b", "test"]["error_low"] == pytest.approx(5 - Z * 0.1)
