@@ -34,7 +34,7 @@ def board() -> Board:
 @pytest.fixture(scope="module")
 def site(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
-    (folder / "README.md").write_text("# Submit\n\n`scisci leaderboard pack`\n\n| a | b |\n|---|---|\n| 1 | 2 |\n")
+    (folder / "README.md").write_text("# Submit\n\n    " + "wide " * 60 + "\n\n| a | b |\n|---|---|\n| 1 | 2 |\n")
     build([board], folder / "site", folder / "README.md")
     return folder / "site"
 

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import repeat
 from typing import Any, Generic, TypeVar
@@ -82,6 +82,11 @@ class Table(Generic[Row]):
     rows: Sequence[Row]
     file: str
     head: str = "name"
+
+    def shown(self, rows: Sequence[Row] | None = None) -> Table[Row]:
+        """The columns that a page shows at first, of all rows or of some."""
+        columns = [column for column in self.columns if column.shown]
+        return replace(self, columns=columns, rows=self.rows if rows is None else rows)
 
     @cached_property
     def cells(self) -> list[list[Cell]]:

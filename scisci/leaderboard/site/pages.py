@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -60,13 +59,13 @@ def guide(path: Path | None) -> Iterator[File]:
             return url.startswith(("https://", "http://"))
 
     text = Markdown("commonmark", {"html": False}).enable("table").render(found.read_text("utf-8"))
+    text = text.replace("<pre>", '<pre tabindex="0">')  # commands that are wider than a phone can be reached
     yield "submit.html", _render("submit.html.j2", root="", guide=text)
 
 
 def board(board: Board, siblings: Sequence[Board]) -> Iterator[File]:
     """A board's page, its table, its runs and what its charts draw."""
     table, here = board_table(board), folder(board)
-    shown = [column for column in table.columns if column.shown]
     card = read_card(board.dataset) if board.dataset in datasets() else None
     yield (
         f"{here}/index.html",
@@ -82,7 +81,7 @@ def board(board: Board, siblings: Sequence[Board]) -> Iterator[File]:
             lines=[_line(board, split) for split in board.splits[1:]],
             card=card,
             facts=_card_facts(card) if card else [],
-            first=replace(table, columns=shown, rows=board.entries[:FIRST]),
+            first=table.shown(board.entries[:FIRST]),
             data=script_json(board_rows(board)),
             cells=script_json(table_rows(table)),
             charts=script_json(charts.specs(board)),
@@ -96,7 +95,7 @@ def board(board: Board, siblings: Sequence[Board]) -> Iterator[File]:
 def model(slug: str, placed: Sequence[tuple[Board, Entry]]) -> Iterator[File]:
     """A model's page: all that its submission says, all scores, exponents and runs."""
     entry, about = placed[0][1], placed[0][1].submission
-    shown: list[Table[Any]] = [tables.scores(placed), tables.exponents(placed), tables.runs(about)]
+    listed_tables: list[Table[Any]] = [tables.scores(placed), tables.exponents(placed), tables.runs(about)]
     here = f"models/{slug}"
     context = {
         "slug": slug,
@@ -105,11 +104,11 @@ def model(slug: str, placed: Sequence[tuple[Board, Entry]]) -> Iterator[File]:
         "placed": [(board, one, f"{folder(board)}/index.html#on={slug}") for board, one in placed],
         "flags": dict.fromkeys(flag for _, one in placed for flag in one.flags),
         "links": [(name, str(url)) for name, url in about.links if url is not None],
-        "tables": shown,
+        "tables": [table.shown() for table in listed_tables],
         "tones": {"status": STATUS_TONES, "contamination": CONTAMINATION_TONES},
     }
     yield f"{here}/index.html", _render("model.html.j2", root="../../", **context)
-    yield from _downloads(here, shown)
+    yield from _downloads(here, listed_tables)
 
 
 def folder(board: Board) -> str:
@@ -117,8 +116,8 @@ def folder(board: Board) -> str:
     return f"boards/{board.name}"
 
 
-def _downloads(here: str, shown: Sequence[Table[Any]]) -> Iterator[File]:
-    for table in shown:
+def _downloads(here: str, found: Sequence[Table[Any]]) -> Iterator[File]:
+    for table in found:
         yield f"{here}/{table.file}.csv", table.csv()
         yield f"{here}/{table.file}.json", table.json()
 
