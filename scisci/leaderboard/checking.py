@@ -58,7 +58,7 @@ def check(folder: Path, store_of: StoreOf = open_listed, others: Iterable[Path] 
 
             try:
                 table = score(folder, store_of=store_of)
-            flagged += of_reports(loaded.submission, folder.name, table)
+                flagged += of_reports(loaded.submission, folder.name, table)
             except UserError as error:
                 refused.append(Finding("scores", str(error)))
             flagged += similar(folder, _beside(folder) if others is None else others, store_of)
