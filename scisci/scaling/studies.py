@@ -83,7 +83,10 @@ def _entry(law: Law, axis: str, group: dict[str, Any], runs: Table, rows: Table,
     if axis == "flops":
         return _frontier_entry(law, group, runs, rows, y)
     constant = "data" if axis == "params" else "params"
-    levels = np.unique(rows.numbers(constant))[::-1]
+    levels = np.unique(rows.numbers(constant)[np.isfinite(rows.numbers(constant))])[::-1]
+    if not len(levels):
+        nothing = rows.rows(np.zeros(len(rows), bool))
+        return Entry(law, axis, group, {}, nothing, None, f"the runs do not say their {constant}, which is held fixed")
     slices = {float(level): rows.rows(rows.numbers(constant) == level) for level in levels}
     chosen = next((v for v, part in slices.items() if len(np.unique(part.numbers(axis))) >= 3), float(levels[0]))
     fixed: dict[str, Any] = {constant: int(chosen)}

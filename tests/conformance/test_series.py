@@ -22,8 +22,6 @@ CONTEXT, HORIZON = 96, 40
 ARCHITECTURES = registry.architectures("series")
 # Linear maps of a whole context are for that context alone.
 ANY_CONTEXT = [name for name in ARCHITECTURES if name != "dlinear"]
-# Untrained, FERNN's state grows from step to step on series that are no ring; its own tests train it on rings.
-LEARNERS = [name for name in ARCHITECTURES if name != "fernn"]
 EXACT = 1e-9
 # Medians, which a decoder goes on from, are found to 1e-9 in probability only.
 EXACT_FORECAST = 1e-7
@@ -252,7 +250,7 @@ def test_extremes_are_finite(name: str, kind: str) -> None:
         assert all(p.grad is None or p.grad.isfinite().all() for p in task.parameters())
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_one_batch_is_learnt_by_all_parameters(name: str) -> None:
     """The loss of one batch falls: of points by a third, of distributions by more than half a nat a step."""
     task, batch = task_of(name), batch_of([waves(2, 200, seed) for seed in range(4)], dtype=np.float32)

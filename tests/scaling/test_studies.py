@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 from scipy import optimize, special, stats
@@ -146,6 +147,14 @@ def test_a_group_too_small_for_a_law_says_so(records: list[dict]) -> None:
     assert entry["text"] == "not identified"
     assert entry["audit"]["reasons"]
     assert all(p["value"] is None for p in entry["parameters"].values())
+
+
+def test_runs_that_do_not_say_their_data_have_no_exponent_along_parameters(table: Path, tmp_path: Path) -> None:
+    frame = pd.read_parquet(table).assign(data=np.nan)
+    frame.to_parquet(tmp_path / "published.parquet")
+    for entry in study(tmp_path / "published.parquet", "force_mae"):
+        assert entry.axis == "flops" or entry.fit is None
+        assert entry.axis != "params" or entry.reason == "the runs do not say their data, which is held fixed"
 
 
 def test_records_survive_the_file(tmp_path: Path, records: list[dict]) -> None:
