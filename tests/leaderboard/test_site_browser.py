@@ -270,6 +270,15 @@ def test_an_address_that_makes_no_sense_breaks_nothing(visit: Open, fragment: st
     assert page.locator(ROWS).count() >= 1
 
 
+def test_going_to_a_section_keeps_the_view(visit: Open) -> None:
+    page = visit(f"{BOARD}#family=invariant&sort=error.test")
+    rows = column(page, "name")
+    page.get_by_role("link", name="Data set").click()
+    until(page, lambda: page.evaluate("location.hash"), "#family=invariant&sort=error.test")
+    assert column(page, "name") == rows
+    assert page.evaluate("scrollY") > 0
+
+
 def marks(page: Any, chart: str, kind: str = "mark-symbol") -> int:
     return page.locator(f"[data-chart={chart}] .{kind} path:not(.background)").count()
 
