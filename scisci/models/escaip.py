@@ -3,10 +3,10 @@
 Qu & Krishnapriyan, "The importance of being scalable: improving the speed and accuracy of neural network interatomic
 potentials across chemical domains" (2024). Every neighbour is a token of distance, elements and bond order; all that a
 network sees is invariant, and angles enter through bond orders and, with `angular`, through the logits.
-Differences: tokens of neighbours are narrower than those of atoms, which hold most weights, so that inference is cheap;
-envelopes weigh the attention and the bond order is rounded off near zero, so that energies have smooth derivatives; all
-neighbours within the cutoff count unless `max_neighbors` says otherwise; direct forces are equivariant unless
-`components` asks for the paper's, which are not.
+Differences: atoms and neighbours have widths of their own, and the last block updates atoms alone; envelopes weigh
+the attention and the bond order is rounded off near zero, so that energies have smooth derivatives; all neighbours
+within the cutoff count unless `max_neighbors` says otherwise; direct forces are equivariant unless `components` asks
+for the paper's, which are not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from scisci.models.registry import register
 def feed_forward(channels: int, expansion: int) -> nn.Sequential:
     """Two layers on normalised input. LayerNorm, unlike RMSNorm, is one kernel with a second derivative everywhere."""
     hidden = expansion * channels
-    return nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
+    return nn.Sequential(
+        nn.LayerNorm(channels), scaled_linear(channels, hidden), nn.GELU(), scaled_linear(hidden, channels)
+    )
 
 
 class Ends(nn.Module):
@@ -38,7 +40,7 @@ class Ends(nn.Module):
     def __init__(self, channels: int, edge_channels: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.ends = nn.Linear(channels, 2 * edge_channels)
+        self.ends = scaled_linear(channels, 2 * edge_channels)
 
     def forward(self, x: Float[Tensor, "nodes channels"], slots: Graph) -> Float[Tensor, "nodes slots edge_channels"]:
         sender, receiver = self.ends(self.norm(x)).chunk(2, dim=1)
@@ -56,9 +58,9 @@ class Block(nn.Module):
         self.ends = Ends(channels, edge_channels)
         self.norm = nn.LayerNorm(edge_channels)
         self.attention = SlotAttention(edge_channels, heads, 0 if last else l_max)
-        self.to_atom = nn.Linear(edge_channels, channels)
+        self.to_atom = scaled_linear(edge_channels, channels)
         self.of_atom = feed_forward(channels, 4)
-        self.to_slots = None if last else nn.Linear(edge_channels, edge_channels)
+        self.to_slots = None if last else scaled_linear(edge_channels, edge_channels)
         self.of_slots = None if last else feed_forward(edge_channels, 2)
 
     def forward(
@@ -138,12 +140,12 @@ class EScAIP(nn.Module):
     """
 
     SIZES: ClassVar[dict[str, dict[str, int]]] = {
-        "3k": {"channels": 8, "edge_channels": 8, "layers": 2, "heads": 1},
-        "10k": {"channels": 18, "edge_channels": 10, "layers": 2, "heads": 1},
-        "30k": {"channels": 26, "edge_channels": 14, "layers": 3, "heads": 1},
-        "100k": {"channels": 52, "edge_channels": 24, "layers": 3, "heads": 2},
-        "300k": {"channels": 80, "edge_channels": 32, "layers": 4, "heads": 2},
-        "1M": {"channels": 148, "edge_channels": 48, "layers": 4, "heads": 3},
+        "3k": {"channels": 6, "edge_channels": 10, "layers": 2, "heads": 1},
+        "10k": {"channels": 12, "edge_channels": 20, "layers": 2, "heads": 1},
+        "30k": {"channels": 24, "edge_channels": 28, "layers": 2, "heads": 1},
+        "100k": {"channels": 40, "edge_channels": 40, "layers": 3, "heads": 2},
+        "300k": {"channels": 62, "edge_channels": 60, "layers": 4, "heads": 2},
+        "1M": {"channels": 124, "edge_channels": 96, "layers": 4, "heads": 4},
     }
     symmetry: ClassVar[dict[str, str]] = dict.fromkeys(
         ("rotation", "reflection", "translation", "permutation"), "exact"
@@ -154,8 +156,8 @@ class EScAIP(nn.Module):
         inputs: Inputs,
         average_neighbors: float,
         channels: int = 32,
-        edge_channels: int = 16,
-        layers: int = 3,
+        edge_channels: int = 24,
+        layers: int = 2,
         heads: int = 1,
         l_max: int = 2,
         angular: bool = True,
@@ -172,15 +174,15 @@ class EScAIP(nn.Module):
         self.embedding, self.basis = NodeEmbedding(inputs, channels), BesselBasis(cutoff, radial_basis)
         # "norm": the products of two directions' harmonics of degree l sum to the Legendre polynomial P_l.
         self.harmonics = o3.SphericalHarmonics(list(range(l_max + 1)), normalize=True, normalization="norm")
-        self.bond_order, self.order = BondOrder(l_max), nn.Linear(2 * l_max + 1, channels)
-        self.length = nn.Linear(radial_basis + 2 * inputs.vectors, edge_channels)
-        self.ends, self.token = Ends(channels, edge_channels), nn.Linear(edge_channels, edge_channels)
+        self.bond_order, self.order = BondOrder(l_max), scaled_linear(2 * l_max + 1, channels)
+        self.length = scaled_linear(radial_basis + 2 * inputs.vectors, edge_channels)
+        self.ends, self.token = Ends(channels, edge_channels), scaled_linear(edge_channels, edge_channels)
         self.blocks = nn.ModuleList(
             Block(channels, edge_channels, heads, l_max if angular else 0, last=layer == layers - 1)
             for layer in range(layers)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(layers + 1))
-        self.readout = nn.Linear((layers + 1) * channels, channels)
+        self.readout = scaled_linear((layers + 1) * channels, channels)
         self.scalar_channels, self.vector_channels = channels, edge_channels if vector_output else 0
         self.vectors: SlotVectors | None = None
         if vector_output:

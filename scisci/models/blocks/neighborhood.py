@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from scisci.models.blocks.graph import Graph
+from scisci.models.blocks.linear import scaled_linear
 
 # Bond orders much smaller than its root, 0.01, count as zero: their slope is finite in symmetric surroundings.
 ROUNDING = 1e-4
@@ -102,9 +103,9 @@ class SlotAttention(nn.Module):
     def __init__(self, channels: int, heads: int, l_max: int = 0) -> None:
         super().__init__()
         self.heads, self.width, self.angular = heads, channels // heads, l_max > 0
-        self.query = nn.Linear(channels, channels, bias=False)
-        self.key = nn.Linear(channels, channels, bias=False)
-        self.value = nn.Linear(channels, channels, bias=False)
+        self.query = scaled_linear(channels, channels, bias=False)
+        self.key = scaled_linear(channels, channels, bias=False)
+        self.value = scaled_linear(channels, channels, bias=False)
         rows = _rows(self.width, l_max)
         by_head = [head * self.width + channel for head in range(heads) for channel, _ in rows]
         spread = nn.functional.one_hot(torch.tensor([harmonic for _, harmonic in rows]), (l_max + 1) ** 2)
