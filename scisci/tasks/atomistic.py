@@ -107,6 +107,10 @@ class AtomisticTask(Task):
         # Not a module: it has no parameters of its own, and checkpoints are those of the model.
         self._compiled = CompiledPotential(self.model) if self.hparams["compiled"] else None
 
+    def sizes(self) -> dict[str, float]:
+        """The rms force component of the training subset; energies differ by as much when an atom moves by 1 Å."""
+        return dict.fromkeys(self.compared.values(), self.statistics.energy_scale)
+
     def on_fit_start(self) -> None:
         """Refuse what would compile to something else than was asked for."""
         if self._compiled is not None and self.trainer.precision != "32-true":

@@ -73,6 +73,10 @@ class Task(L.LightningModule):
         """Make the model for data with these statistics; initialised from torch's current random state."""
         raise NotImplementedError
 
+    def sizes(self) -> dict[str, float]:
+        """How large the labels of each compared output typically are."""
+        return {name: self.statistics.scales[name] for name in self.compared.values()}
+
     def backbone(self, inputs: Inputs, average_neighbors: float, options: dict[str, Any]) -> nn.Module:
         """The architecture with these options, untrained; `UserError` where it needs no treatment."""
         name = self.hparams["architecture"]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from scisci.contracts.errors import UserError, unknown_name
 from scisci.models.blocks.graph import Features, mean_over_systems
 from scisci.models.potential import Potential
-from scisci.symmetry.actions import Outputs, act, apply
+from scisci.symmetry.actions import Outputs, Undo, act, apply
 from scisci.symmetry.augmentation import KINDS
 from scisci.symmetry.constrained import InvarianceConstraint
 from scisci.symmetry.frames import KINDS as FRAMES
@@ -72,47 +72,48 @@ class Framed(Treatment):
 
 
 class RunningMean(nn.Module):
-    """The mean of the losses it was called with while training, the latest counting most; and the first."""
+    """The mean of the losses it was called with while training, the latest counting most."""
 
-    first: Tensor
     mean: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("first", "mean"):
-            self.register_buffer(name, torch.tensor(torch.nan, dtype=torch.float64))
+        self.register_buffer("mean", torch.tensor(torch.nan, dtype=torch.float64))
 
     def forward(self, loss: Tensor) -> Tensor:
         """[] → [], without gradient; the first loss is the first mean."""
         if self.training:
             latest = loss.detach().to(self.mean)
-            self.first = torch.where(self.first.isnan(), latest, self.first)
             self.mean = torch.where(self.mean.isnan(), latest, torch.lerp(latest, self.mean, MEMORY))
         return self.mean.to(loss)
-
-    def learnt(self) -> Tensor:
-        """By what share the mean has come down from the first loss, 0 to 1."""
-        return (1 - self.mean / self.first).clamp(min=0)
 
 
 class Penalised(Treatment):
     """The loss plus a penalty on equivariance errors of the outputs, with a learnt strength per group.
 
-    `weight` and `floor` are those of `SoftEquivariance`. The weight is in units of the running mean of the loss, and
-    of the share by which that has come down: relative errors of outputs near zero, as those of a model that was not
-    trained, have gradients without bound, and nothing would be learnt but to keep outputs there.
+    `weight` and `floor` are those of `SoftEquivariance`, the weight in units of the running mean of the loss. Errors
+    are relative to |f|² + s² with s the typical size of a label: relative to |f|² alone, those of a model that was not
+    trained, with outputs near zero, have gradients without bound, and all that is learnt is to stay there.
     """
 
-    def __init__(self, task: Task, group: str = "rotation", weight: float = 0.3, floor: float = 1e-2) -> None:
+    def __init__(self, task: Task, group: str = "rotation", weight: float = 0.1, floor: float = 1e-2) -> None:
         super().__init__(task)
-        self.scale, self.soft = RunningMean(), SoftEquivariance(group.split("+"), task.compared.values(), weight, floor)
+        self.scale, self.sizes = RunningMean(), task.sizes()
+        self.soft = SoftEquivariance(group.split("+"), task.compared.values(), weight, floor, action=self._act)
 
     def forward(self, task: Task, model: Model, batch: Any, rng: np.random.Generator) -> Tensor:
         """A pass, and one more per group."""
         outputs = model(batch)
         loss = task.loss(outputs, batch)
-        scale = self.scale(loss) * self.scale.learnt().to(loss)
-        return loss + scale * self.soft(model, batch, rng, outputs)
+        return loss + self.scale(loss) * self.soft(model, batch, rng, self._anchored(outputs))
+
+    def _act(self, group: str, batch: Any, rng: np.random.Generator) -> tuple[Any, Undo]:
+        acted, undo = act(group, batch, rng)
+        return acted, lambda outputs: self._anchored(undo(outputs))
+
+    def _anchored(self, outputs: Outputs) -> Outputs:
+        """Outputs beside constants of their typical size, which add to |f|² and to no error."""
+        return {n: torch.stack([outputs[n], torch.full_like(outputs[n], size)]) for n, size in self.sizes.items()}
 
 
 class Constrained(Treatment):

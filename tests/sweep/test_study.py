@@ -50,6 +50,16 @@ def test_a_size_may_have_a_rate_per_amount_of_data(tmp_path):
         load_study(written(tmp_path, study(data=[16, 64], architectures={"linear": LINEAR | {"learning_rate": rates}})))
 
 
+def test_an_entry_may_have_steps_of_its_own(tmp_path):
+    entries = {"linear": LINEAR, "framed": LINEAR | {"architecture": "linear", "treatment": "frames", "steps": 5}}
+    read = load_study(written(tmp_path, study(architectures=entries)))
+    size = LINEAR["sizes"][0]
+    assert [read.recipe(label, size, 16).steps for label in entries] == [20, 5]
+    assert read.recipe("framed", size, 16).batch_size == read.recipe("linear", size, 16).batch_size
+    with pytest.raises(UserError, match=r"architectures.linear.steps"):
+        load_study(written(tmp_path, study(architectures={"linear": LINEAR | {"steps": 0}})))
+
+
 def test_an_entry_with_overrides_is_named_by_its_label(tmp_path):
     entries = {
         "linear": LINEAR,

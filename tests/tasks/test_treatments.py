@@ -158,7 +158,8 @@ def test_penalty_of_an_equivariant_model_is_zero(small_store: Path) -> None:
     exact = Potential(backbone, statistics.energy_references, statistics.energy_scale).train()
     found = []
     for model in (exact, task.model):
-        task.treatment.scale.first.fill_(1e6)
+        # Outputs as large as labels, as of trained models.
+        model.readout[2].weight.data.mul_(100)
         plain = task.loss(model(samples), samples)
         found.append(float(((task.treated(model, samples) - plain) / plain).detach()))
     assert abs(found[0]) < 1e-5
@@ -228,18 +229,20 @@ def test_latent_is_what_heads_read(small_store: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("treatment", ["augmentation", "penalty", "latent"])
+@pytest.mark.parametrize("treatment", ["augmentation", *ADAPTED])
 def test_treatments_lower_the_symmetry_error(small_store: Path, tmp_path: Path, treatment: str) -> None:
     """Few samples seen many times, whose orientations tell them apart as well as anything."""
     errors = {}
     for name in ("none", treatment):
-        metrics = run(small_store, tmp_path, name, 120).splits["test"].metrics
+        # Multipliers start at zero; for so few steps they must rise faster than by default.
+        options: Any = {"symmetry_options": {"rate": 0.5}} if name == "constraint" else {}
+        metrics = run(small_store, tmp_path, name, 120, **options).splits["test"].metrics
         errors[name] = metrics["symmetry_rotation_forces"].value
     assert errors[treatment] < 0.8 * errors["none"]
 
 
 def test_flops_count_the_passes_of_each_treatment(small_store: Path) -> None:
-    """Forces of a gradient cost a backbone's forward pass about six times over; a latent costs one more of three."""
+    """In passes forward, a step on gradient forces costs six and one on the backbone alone three."""
     store, found, parameters = Store(small_store), {}, {}
     for treatment in TREATMENTS:
         task = prepared(small_store, treatment)
@@ -252,7 +255,7 @@ def test_flops_count_the_passes_of_each_treatment(small_store: Path) -> None:
     assert ratios["penalty"] == pytest.approx(2, rel=0.02)
     assert ratios["constraint"] == pytest.approx(2, rel=0.02)
     assert ratios["frames"] == pytest.approx(4, rel=0.05)
-    assert 1.2 < ratios["latent"] < 1.7
+    assert ratios["latent"] == pytest.approx(1.5, rel=0.02)
     assert len(set(parameters.values())) == 1
 
 
