@@ -117,7 +117,7 @@ def _plan(arguments: argparse.Namespace) -> None:
     study = plan.study
     amounts = ", ".join(map(str, study.data))
     print(f"{len(plan)} runs: {len(plan.cells)} models × data {amounts} × {len(study.seeds)} seeds")
-    print(f"each {study.optimization.steps} steps of {study.optimization.batch_size} samples of {study.dataset}")
+    print(f"each step of {study.optimization.batch_size} samples of {study.dataset}")
 
 
 def _status(arguments: argparse.Namespace) -> None:

@@ -20,7 +20,8 @@ def print_table(table: Table) -> None:
 
 def plan_table(plan: Plan) -> Table:
     """One row per model of a study: how it is made and trained."""
-    table = Table("entry", "architecture", "treatment", "size", "learning rate", "runs", box=None, pad_edge=False)
+    columns = ("entry", "architecture", "treatment", "size", "learning rate", "steps", "runs")
+    table = Table(*columns, box=None, pad_edge=False)
     for cell in plan.cells:
         entry = plan.study.architectures[cell.label]
         rates = dict.fromkeys(entry.rate(cell.size, data) for data in plan.study.data)
@@ -30,6 +31,7 @@ def plan_table(plan: Plan) -> Table:
             entry.treatment,
             cell.size,
             ", ".join("none" if rate is None else f"{rate:g}" for rate in rates),
+            str(entry.steps or plan.study.optimization.steps),
             str(plan.runs_per_cell),
         )
     return table
