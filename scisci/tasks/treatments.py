@@ -218,7 +218,7 @@ def check_options(name: str, options: dict[str, Any]) -> None:
             raise unknown_name(f"option of the symmetry treatment {name!r}", key, known)
         if key in WORDS and value not in WORDS[key]:
             raise unknown_name(f"{key} of the symmetry treatment {name!r}", str(value), WORDS[key])
-        if key not in WORDS and not (isinstance(value, (int, float)) and 0 < value < float("inf")):
+        if key not in WORDS and not (type(value) in (int, float) and 0 < value < float("inf")):
             raise UserError(f"{key} of the symmetry treatment {name!r} is {value!r}, but must be a positive number")
 
 

@@ -10,7 +10,7 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from scisci.contracts.errors import UserError
-from scisci.contracts.run import EvaluationSpec, OptimizationSpec, RunResult, RunSpec
+from scisci.contracts.run import EvaluationSpec, OptimizationSpec, RunResult, RunSpec, TreatmentName
 from scisci.data.samples import CloudSample
 from scisci.data.statistics import cloud_statistics
 from scisci.data.store import Store
@@ -51,7 +51,9 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def train(store: Path, folder: Path, architecture: str, target: str, steps: int) -> RunResult:
+def train(
+    store: Path, folder: Path, architecture: str, target: str, steps: int, treatment: TreatmentName = "none"
+) -> RunResult:
     return execute(
         RunSpec(
             study="test",
@@ -59,6 +61,7 @@ def train(store: Path, folder: Path, architecture: str, target: str, steps: int)
             fingerprint=Store(store).fingerprint,
             architecture=architecture,
             size="10k",
+            treatment=treatment,
             task={"target": target, "cutoff": REACH},
             data=96,
             optimization=OptimizationSpec(steps=steps, learning_rate=0.005, batch_size=8),
@@ -85,6 +88,24 @@ def test_unconstrained_models_sees_the_axes_but_not_the_place(clouds: Path, tmp_
     metrics = train(clouds, tmp_path, "mpnn", "velocities", 10).splits["test"].metrics
     assert metrics["symmetry_rotation_velocities_float64"].value > 1e-3
     assert metrics["symmetry_torus_velocities_float64"].value < 1e-10
+
+
+@pytest.mark.parametrize("architecture", ["mpnn", "deepsets"])
+def test_frames_make_models_of_clouds_exact_under_turns_of_the_box(
+    clouds: Path, tmp_path: Path, architecture: str
+) -> None:
+    metrics = train(clouds, tmp_path, architecture, "velocities", 5, "frames").splits["test"].metrics
+    assert metrics["symmetry_rotation_velocities_float64"].value < 1e-9
+    table = measured(str(tmp_path), str(clouds), groups=["rotation"], samples=4, elements=2, dtype="float64")
+    assert table[table.statistic == "relative"].value.max() < 1e-9
+
+
+@pytest.mark.parametrize("treatment", ["penalty", "constraint", "latent"])
+@pytest.mark.parametrize("target", ["velocities", "parameters"])
+def test_models_of_clouds_take_every_treatment(
+    clouds: Path, tmp_path: Path, target: str, treatment: TreatmentName
+) -> None:
+    assert train(clouds, tmp_path, "mpnn", target, 3, treatment).status == "ok"
 
 
 def test_models_of_absolute_positions_are_shown_for_what_they_are(clouds: Path, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
 from scisci.models.conformance.systems import batch_of
 from scisci.models.potential import Potential
+from scisci.sweep.plan import make_plan
+from scisci.sweep.study import Study
 from scisci.symmetry.actions import act
 from scisci.symmetry.groups import GROUPS
 from scisci.symmetry.measure import symmetry_errors
@@ -342,6 +344,17 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
         )
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_studies_are_refused_in_planning(small_store: Path) -> None:
+    def planned(**entry: Any) -> Any:
+        study = {"study": "s", "dataset": str(small_store), "data": [16], "optimization": {"steps": 2}}
+        entries = {"mine": {"sizes": ["3k"], "learning_rate": 0.01, **entry}}
+        return make_plan(Study.model_validate(study | {"architectures": entries, "evaluation": {"splits": ["test"]}}))
+
+    with pytest.raises(UserError, match="painn is exactly equivariant by itself"):
+        planned(architecture="painn", treatment="penalty")
+    assert [spec.treatment for _, spec in planned(architecture="mpnn", treatment="penalty").specs()] == ["penalty"]
 
 
 def test_trees_have_nothing_to_turn() -> None:
