@@ -23,7 +23,8 @@ from scisci.leaderboard import safe_hdf5
 from scisci.leaderboard.checking import check
 from scisci.leaderboard.safe_hdf5 import Refused, open_untrusted
 
-from .test_attacks import FILE, REFUSED
+from .attacks import REFUSED
+from .attacks.registry import FILE
 
 GROWING = (
     *("huge_shape_of_fill_values", "countless_chunks", "huge_chunk", "huge_contiguous_array", "chunk_that_inflates"),
