@@ -149,7 +149,8 @@ def test_frames_of_particles_see_velocities(particle_store: Path, tmp_path: Path
 
 @pytest.mark.parametrize("treatment", ADAPTED)
 def test_particles_take_every_treatment(particle_store: Path, tmp_path: Path, treatment: str) -> None:
-    assert run(particle_store, tmp_path, treatment, 4).status == "ok"
+    options = {"group": "rotation+reflection"}
+    assert run(particle_store, tmp_path, treatment, 4, symmetry_options=options).status == "ok"
 
 
 def test_penalty_of_an_equivariant_model_is_zero(small_store: Path) -> None:
