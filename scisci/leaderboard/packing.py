@@ -271,7 +271,7 @@ def _claims(one: Packed, domain: str, records: Records) -> dict[str, str]:
     spec = one.runs[0][0]
     model: Any = load_task(records.path(ended[0].run)).model if ended else _class(spec, domain)
     claims = {name: claim for name, claim in model.symmetry.items() if name in ACTING.get(domain, SPACE_GROUPS)}
-    if spec.treatment == "augmentation" and claims.get("rotation") == "none":
+    if spec.treatment not in ("none", "frames") and claims.get("rotation") == "none":
         claims["rotation"] = "learned"
     return claims
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 
 from scisci.data.samples import CloudSample, TreeSample
 from scisci.data.store import Store
 from scisci.data.writer import StoreWriter
 from scisci.sweep.cli import main
+
+
+@contextmanager
+def found_by_name(library: Path) -> Iterator[None]:
+    """Have the data sets of a folder found by their names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCISCI_DATASETS", str(library))
+        yield
 
 
 def name_store(library: Path, name: str, path: Path) -> None:

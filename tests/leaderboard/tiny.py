@@ -15,6 +15,8 @@ from scisci.data.library import open_dataset
 from scisci.data.store import Store
 from scisci.tasks.predictions import writing_predictions
 
+from .sweeps import found_by_name
+
 SPLITS = {"test": 12, "ood_600K": 10}
 RUNS = {"small-0": 0.3, "large-0": 0.1}
 Write = Callable[..., Path]
@@ -75,11 +77,12 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 @pytest.fixture(scope="session")
-def _valid(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_submission(tmp_path_factory.mktemp("valid") / "tiny-model")
+def _valid(library_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with found_by_name(library_folder):
+        return write_submission(tmp_path_factory.mktemp("valid") / "tiny-model")
 
 
 @pytest.fixture
-def submission(_valid: Path, tmp_path: Path) -> Path:
+def submission(_valid: Path, library: Path, tmp_path: Path) -> Path:
     """A valid submission by itself in `tmp_path / "submissions"`, to be altered at will."""
     return Path(shutil.copytree(_valid, tmp_path / "submissions" / "tiny-model"))
