@@ -140,7 +140,7 @@ class EScAIP(nn.Module):
     """
 
     SIZES: ClassVar[dict[str, dict[str, int]]] = {
-        "3k": {"channels": 6, "edge_channels": 10, "layers": 2, "heads": 1},
+        "3k": {"channels": 8, "edge_channels": 8, "layers": 2, "heads": 1},
         "10k": {"channels": 12, "edge_channels": 20, "layers": 2, "heads": 1},
         "30k": {"channels": 24, "edge_channels": 28, "layers": 2, "heads": 1},
         "100k": {"channels": 40, "edge_channels": 40, "layers": 3, "heads": 2},
