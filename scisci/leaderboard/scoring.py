@@ -158,22 +158,17 @@ def digest(folder: Path) -> str:
 def trivials(
     folder: Path, labels: Path | None = None, store_of: StoreOf = open_listed
 ) -> dict[tuple[str, str, int], dict[str, float]]:
-    """`trivial` of all that a submission predicts: (data set, split, n) → metric → error.
-
-    As in the results table, n is how many samples were scored, or of series how many windows.
-    """
-    by, found = Labels.of(labels, store_of), dict[tuple[str, str, int], dict[str, MetricValue]]()
+    """`trivial` of all that a submission predicts: (data set, split, its first n samples) → metric → error."""
+    by, found = Labels.of(labels, store_of), dict[tuple[str, str, int], dict[str, float]]()
     for run in read_submission(folder).runs:
         for split, samples in run.splits.items():
             if (key := (run.dataset, split, samples)) not in found:
                 with _opened(folder, run, split) as file:
                     view = View.of(file, Path(run.run, f"{split}.h5"))
                 store = by.of_run(run)
-                found[key] = _trivial(store, split, samples, view, by.counts(store, view))
-    return {
-        (dataset, split, next(iter(metrics.values())).n): {name: value.value for name, value in metrics.items()}
-        for (dataset, split, _), metrics in found.items()
-    }
+                metrics = _trivial(store, split, samples, view, by.counts(store, view))
+                found[key] = {name: value.value for name, value in metrics.items()}
+    return found
 
 
 def trivial(store: Store, split: str, samples: int, view: View | None = None) -> dict[str, float]:

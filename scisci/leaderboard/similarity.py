@@ -52,14 +52,17 @@ def similar(
 
     Predictions are alike where what they add to a constant and a multiple of the labels correlates at more than 0.999:
     rescaling leaves that as it is, and so does little noise, while models that merely know little do not share it. Time
-    is linear in the others' runs, of each of which one file is read. An unreadable file is left to `check`.
+    is linear in the others' runs, of each of which one file is read. An unreadable file is left to `check`. Runs of a
+    baseline are not held against each other: with few weights or none they soon agree, whatever the training samples.
     """
-    stores = cache(store_of)
-    mine = _sketches(Path(os.path.abspath(folder)), stores)
+    stores, folder = cache(store_of), Path(os.path.abspath(folder))
+    mine = _sketches(folder, stores)
+    described = load(folder).submission
+    baseline = described is not None and described.family == "baseline"
     found = []
     for (_, split), sketches in sorted(mine.items()):
         for k, one in enumerate(sketches):
-            for other in sketches[:k]:
+            for other in sketches[:k] if not baseline else ():
                 if (correlation := one.alike(other)) > ALIKE:
                     found.append(_finding(one.run, split, other.run, correlation))
     for path in others:

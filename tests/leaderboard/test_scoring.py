@@ -21,7 +21,10 @@ from scisci.contracts.results import RESULTS_SCHEMA, read_results
 from scisci.data.library import open_dataset
 from scisci.data.series import rolling_windows
 from scisci.data.store import Store
+from scisci.leaderboard.commands import recomputed
 from scisci.leaderboard.packing import pack
+from scisci.leaderboard.ranks import boards
+from scisci.leaderboard.reading import read_submission
 from scisci.leaderboard.scoring import HEADLINES, digest, score, trivial, trivials
 from scisci.leaderboard.sealing import seal
 from scisci.tasks.metrics import Accumulator, infilling_errors
@@ -129,6 +132,14 @@ def coin(store: Store) -> float:
     return errors.compute()["infilling_nll"].value
 
 
+def test_forecasts_of_one_horizon_share_a_board(series: Path, tmp_path: Path) -> None:
+    (board,) = boards([recomputed(folder) for folder in pack(series, tmp_path)])
+    assert (board.name, board.horizon) == ("tiny-series-12", 12)
+    by_slug = {entry.slug: entry for entry in board.entries}
+    assert by_slug["small-seasonal-naive"].scores["test"].normalised == pytest.approx(1, rel=1e-6)
+    assert by_slug["small-seasonal-naive"].flags == ()
+
+
 def test_the_trivial_forecast_is_the_seasonal_naive_one(series: Path, tmp_path: Path) -> None:
     for folder in pack(series, tmp_path):
         assert {(dataset, split) for dataset, split, _ in trivials(folder)} == {
@@ -137,8 +148,9 @@ def test_the_trivial_forecast_is_the_seasonal_naive_one(series: Path, tmp_path: 
         }
         table = score(folder).to_pandas()
         table = table[table.metric == "series_wql"]
+        samples = read_submission(folder).runs[0].splits
         for row in table.itertuples():
-            error = trivials(folder)["tiny-series", row.split, row.n]["series_wql"]
+            error = trivials(folder)["tiny-series", row.split, samples[row.split]]["series_wql"]
             if folder.name == "small-seasonal-naive":
                 assert row.value == pytest.approx(error, rel=1e-6)
             else:
