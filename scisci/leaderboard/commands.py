@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from scisci.contracts.errors import UserError
@@ -47,7 +48,7 @@ def schema(_: argparse.Namespace) -> None:
 def score(options: argparse.Namespace) -> None:
     """Scores of each submission: public ones anew, or those on a sealed test set beside the public ones."""
     for folder in options.folders:
-        folder = folder.resolve()
+        folder = Path(os.path.abspath(folder))  # which follows no link, so that a linked folder is refused
         scored = recomputed(folder) if options.labels is None else _sealed(folder, options.labels, options.scores)
         write_scores(options.scores, scored)
         runs = len(set((scored.sealed_table or scored.table)["run"].to_pylist()))
@@ -117,7 +118,7 @@ def reproduce(options: argparse.Namespace) -> None:
     """Submitted and retrained errors, and whether they agree."""
     from scisci.leaderboard.reproducing import reproduce as compare
 
-    record = compare(options.folder.resolve(), options.again.resolve(), options.out)
+    record = compare(Path(os.path.abspath(options.folder)), Path(os.path.abspath(options.again)), options.out)
     print(*record.comparisons, record.verdict, *record.reasons, sep="\n")
 
 

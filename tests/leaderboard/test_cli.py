@@ -55,6 +55,12 @@ def test_a_refused_submission_is_listed_whole_and_never_scored(
     assert not (tmp_path / "scores").exists()
 
 
+def test_a_link_to_a_submission_is_not_scored(submissions: Path, tmp_path: Path) -> None:
+    (tmp_path / "small-painn").symlink_to(submissions / "small-painn")
+    with pytest.raises(UserError, match="links do not count"):
+        leaderboard("score", tmp_path / "small-painn", "--scores", tmp_path / "scores")
+
+
 def test_a_new_submission_says_what_to_fill_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     leaderboard("new", tmp_path / "my-model")
     with pytest.raises(UserError, match="refused"):
