@@ -24,3 +24,7 @@ def generator(dataset: str) -> Callable[..., None]:
         raise unknown_name("generated data set", dataset, GENERATORS)
     generate: Callable[..., None] = import_module(GENERATORS[dataset]).generate
     return generate
+
+
+def silent(line: str) -> None:
+    """Drop a line of progress."""

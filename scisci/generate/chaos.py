@@ -22,6 +22,7 @@ from scipy.integrate import solve_ivp
 from scisci.contracts.errors import UserError
 from scisci.data.samples import SeriesSample
 from scisci.data.writer import StoreWriter
+from scisci.generate import silent
 
 SEED = 20260
 POINTS_PER_PERIOD = 32
@@ -151,15 +152,11 @@ def trajectory(flow: Flow, rng: np.random.Generator, length: int = LENGTH) -> np
     raise LeftAttractorError(f"{flow.name} left its attractor {NUDGES} times")
 
 
-def _silent(line: str) -> None:
-    """Drop a line of progress."""
-
-
 def generate(
     out: Path,
     seed: int = SEED,
     trajectories: int = 1,
-    log: Callable[[str], None] = _silent,
+    log: Callable[[str], None] = silent,
     length: int = LENGTH,
     only: Mapping[str, int] | None = None,
 ) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from scisci.contracts.errors import UserError
 from scisci.data.samples import ParticlesSample
 from scisci.data.writer import StoreWriter
+from scisci.generate import silent
 
 SEED = 20260
 TIMESTEP = 0.001
@@ -141,14 +142,10 @@ def _chunks(start: States) -> Iterator[States]:
         yield States(start.positions[part], start.velocities[part], start.charges[part], start.clipped[part])
 
 
-def _silent(line: str) -> None:
-    """Drop a line of progress."""
-
-
 def generate(
     out: Path,
     seed: int = SEED,
-    log: Callable[[str], None] = _silent,
+    log: Callable[[str], None] = silent,
     train: int = TRAIN,
     frames: tuple[int, int] = FRAMES,
     every: int = EVERY,

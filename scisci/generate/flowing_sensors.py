@@ -17,6 +17,7 @@ import numpy as np
 
 from scisci.data.samples import SeriesSample
 from scisci.data.writer import StoreWriter
+from scisci.generate import silent
 
 SEED = 20260
 SENSORS, PATTERNS, BUMPS = 24, 1, 3
@@ -72,14 +73,10 @@ def travel(patterns: np.ndarray, velocities: np.ndarray, steps: int) -> np.ndarr
     return np.take_along_axis(patterns[..., None], place, axis=2).sum(axis=1)
 
 
-def _silent(line: str) -> None:
-    """Drop a line of progress."""
-
-
 def generate(
     out: Path,
     seed: int = SEED,
-    log: Callable[[str], None] = _silent,
+    log: Callable[[str], None] = silent,
     patterns: int = PATTERNS,
     only: Mapping[str, int] | None = None,
 ) -> None:

@@ -23,6 +23,7 @@ from scipy.stats import qmc
 from scisci.contracts.files import digest
 from scisci.data.samples import CloudSample
 from scisci.data.writer import StoreWriter
+from scisci.generate import silent
 from scisci.generate.growth import Cosmology
 from scisci.generate.halos import find_halos, particle_mass
 from scisci.generate.particle_mesh import Box, simulate
@@ -109,14 +110,10 @@ def run_all(work: list[Job]) -> Iterator[CloudSample]:
         yield from pool.map(Job.run, work)
 
 
-def _silent(line: str) -> None:
-    """Drop a line of progress."""
-
-
 def generate(
     out: Path,
     seed: int = SEED,
-    log: Callable[[str], None] = _silent,
+    log: Callable[[str], None] = silent,
     boxes: float = 1.0,
     only: Mapping[str, int] | None = None,
 ) -> None:

@@ -20,6 +20,7 @@ import pandas as pd
 from scisci.contracts.errors import UserError
 from scisci.data.samples import SeriesSample
 from scisci.data.writer import StoreWriter
+from scisci.generate import silent
 from scisci.generate.science_series_tables import Measured, read_all
 
 SEED = 20260
@@ -177,11 +178,7 @@ def training(seen: list[Measured], rng: np.random.Generator) -> list[Entry]:
     return in_turn(sources[k][:MOST_CHUNKS] for k in rng.permutation(len(sources)))
 
 
-def _silent(line: str) -> None:
-    """Drop a line of progress."""
-
-
-def generate(out: Path, tables: Path | None = None, seed: int = SEED, log: Callable[[str], None] = _silent) -> None:
+def generate(out: Path, tables: Path | None = None, seed: int = SEED, log: Callable[[str], None] = silent) -> None:
     """Write the whole data set to `out`, from the archives of packages in the folder `tables`; under a minute.
 
     `log` gets a line for each series.

@@ -23,6 +23,7 @@ from ase.calculators.calculator import CalculationFailed
 from scisci.data.references import ReferenceFit
 from scisci.data.samples import AtomsSample
 from scisci.data.writer import StoreWriter
+from scisci.generate import silent
 from scisci.generate.keating import Bond, Keating
 from scisci.generate.xtb import calculator, workers
 
@@ -187,15 +188,11 @@ def group(job: tuple[str, int, int, int]) -> Group:
     return Group(name, labelled, len(drawn) - len(labelled))
 
 
-def _silent(line: str) -> None:
-    """Drop a line of progress."""
-
-
 def generate(
     out: Path,
     seed: int = SEED,
     processes: int | None = None,
-    log: Callable[[str], None] = _silent,
+    log: Callable[[str], None] = silent,
     only: Mapping[str, int] | None = None,
 ) -> None:
     """Write the whole data set to `out`; about 30 CPU minutes.

@@ -25,6 +25,7 @@ from scipy.spatial.transform import Rotation
 from scisci.data.references import ReferenceFit
 from scisci.data.samples import AtomsSample
 from scisci.data.writer import StoreWriter
+from scisci.generate import silent
 from scisci.generate.xtb import calculator, workers
 
 SEED = 20260
@@ -210,15 +211,11 @@ SHIFTS: dict[str, tuple[str, float | None, bool]] = {
 }
 
 
-def _silent(line: str) -> None:
-    """Drop a line of progress."""
-
-
 def generate(
     out: Path,
     seed: int = SEED,
     processes: int | None = None,
-    log: Callable[[str], None] = _silent,
+    log: Callable[[str], None] = silent,
     only: Mapping[str, int] | None = None,
 ) -> None:
     """Write the whole data set to `out`; about 35 CPU minutes. `log` gets a line for each finished trajectory.
