@@ -12,12 +12,14 @@ class Inputs(NamedTuple):
     """What nodes carry: the elements a model knows, numbers of invariant scalars and vectors, and whether a place.
 
     Where nodes have `positions`, a backbone sees edge vectors; the positions themselves only if it `reads_positions`.
+    `datasets` is how many data sets of different labels the model is trained on at once.
     """
 
     elements: tuple[int, ...] = ()
     scalars: int = 0
     vectors: int = 0
     positions: bool = True
+    datasets: int = 1
 
 
 class Graph(NamedTuple):
@@ -25,7 +27,8 @@ class Graph(NamedTuple):
 
     Edge vectors point from receiver to sender; trees, whose edges go from child to parent, have zeros there. `system`
     is the sample of each node and `ptr` where each sample's nodes begin; a potential, which is local, has neither.
-    `positions`, in units of the box, are for backbones that ask for them by `reads_positions = True`.
+    `positions`, in units of the box, are for backbones that ask for them by `reads_positions = True`. `dataset` is the
+    data set that each node is of, from 0, where a model is trained on several at once.
     """
 
     numbers: Int[Tensor, " nodes"]
@@ -38,6 +41,7 @@ class Graph(NamedTuple):
     system: Int[Tensor, " nodes"] | None = None
     ptr: Int[Tensor, " systems_plus_one"] | None = None
     positions: Float[Tensor, "nodes 3"] | None = None
+    dataset: Int[Tensor, " nodes"] | None = None
 
 
 class Features(NamedTuple):
