@@ -134,6 +134,8 @@ class Transformer(nn.Module):
         "100k": {"channels": 48, "layers": 4, "heads": 4},
         "300k": {"channels": 80, "layers": 4, "heads": 8},
         "1M": {"channels": 128, "layers": 6, "heads": 8},
+        "3M": {"channels": 224, "layers": 6, "heads": 14},
+        "10M": {"channels": 352, "layers": 8, "heads": 22},
     }
 
     def __init__(
