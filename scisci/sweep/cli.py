@@ -116,7 +116,8 @@ def _plan(arguments: argparse.Namespace) -> None:
     print_table(plan_table(plan))
     study = plan.study
     amounts = ", ".join(map(str, study.data))
-    print(f"{len(plan)} runs: {len(plan.cells)} models × data {amounts} × {len(study.seeds)} seeds")
+    rates = f" × {len(study.learning_rates)} learning rates" if study.learning_rates else ""
+    print(f"{len(plan)} runs: {len(plan.cells)} models × data {amounts}{rates} × {len(study.seeds)} seeds")
     print(f"each step of {study.optimization.batch_size} samples of {study.dataset}")
 
 

@@ -32,7 +32,7 @@ _OWN_KEYS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one study entry and size: they differ in data and seed only, so they cost the same."""
+    """The runs of one study entry and size: they differ in data, learning rate and seed only, so they cost the same."""
 
     label: str
     size: str
@@ -62,15 +62,17 @@ class Plan(BaseModel):
 
     @property
     def runs_per_cell(self) -> int:
-        return len(self.study.data) * len(self.study.seeds)
+        return len(self.study.data) * max(1, len(self.study.learning_rates)) * len(self.study.seeds)
 
     def __len__(self) -> int:
         return len(self.cells) * self.runs_per_cell
 
     def spec(self, cell: Cell, number: int) -> RunSpec:
-        """Run `number` of a cell: data amounts in the order of the study file, and the seeds within each."""
+        """Run `number` of a cell: data amounts in the order of the study file, learning rates and seeds within each."""
         study, entry = self.study, self.study.architectures[cell.label]
-        amount, seed = divmod(number, len(study.seeds))
+        rates = study.learning_rates or (None,)
+        number, seed = divmod(number, len(study.seeds))
+        amount, rate = divmod(number, len(rates))
         return RunSpec(
             study=study.study,
             dataset=study.dataset,
@@ -83,7 +85,7 @@ class Plan(BaseModel):
             task=study.task,
             data=study.data[amount],
             seed=study.seeds[seed],
-            optimization=study.recipe(cell.label, cell.size, study.data[amount]),
+            optimization=study.recipe(cell.label, cell.size, study.data[amount], rates[rate]),
             evaluation=study.evaluation,
             code_version=self.code_version,
         )
@@ -164,6 +166,10 @@ def _build(study: Study, label: str, inputs: Inputs, task: type[Any]) -> None:
 
     name, entry = study.architecture(label), study.architectures[label]
     if name in baselines.names():
+        if study.learning_rates:
+            raise UserError(
+                f"{name} is a baseline, which is fitted and not trained at learning_rates; remove {label!r}"
+            )
         if entry.learning_rate is not None or entry.treatment != "none":
             given = "treatment" if entry.learning_rate is None else "learning_rate"
             raise UserError(f"{name} is a baseline, which is fitted and not trained; remove {given} of {label!r}")
@@ -175,8 +181,11 @@ def _build(study: Study, label: str, inputs: Inputs, task: type[Any]) -> None:
         made = task(name, entry.sizes[0], entry.overrides, symmetry_treatment=entry.treatment, **study.task)
         for size in entry.sizes:
             made.backbone(inputs, 1.0, registry.options(name, size, entry.overrides))
-        if entry.learning_rate is None:
-            raise UserError(f"the entry {label!r} lacks the learning_rate that {name} is trained with; add it")
+        if entry.learning_rate is None and not study.learning_rates:
+            raise UserError(
+                f"the entry {label!r} lacks the learning_rate that {name} is trained with; add it, or have "
+                "'scisci tune' choose it"
+            )
     if entry.overrides and label in (*registry.architectures(), *baselines.names()):
         raise UserError(
             f"the entry {label!r} overrides options of {name}, so tables must not call it {label!r}; "

@@ -31,7 +31,9 @@ def describe(outcome: Outcome) -> str:
     """One line on a recorded run: what it was, how long it took, how it ended."""
     spec, result = outcome.job.spec, outcome.result
     assert result is not None
-    line = f"{outcome.job.cell}  data {spec.data}  seed {spec.seed}  {duration(result.seconds)}  {result.status}"
+    rate = spec.optimization.learning_rate
+    given = f"data {spec.data}  seed {spec.seed}" + ("" if rate is None else f"  rate {rate:g}")
+    line = f"{outcome.job.cell}  {given}  {duration(result.seconds)}  {result.status}"
     if result.reason:
         line += f": {result.reason}"
     return line if outcome.state == "done" else f"{line} (done by another process)"

@@ -24,14 +24,15 @@ class ArchitectureEntry(_Section):
     """One architecture of a study: its sizes, and how each is trained.
 
     The entry's key in the study file is the architecture's name, unless `architecture` gives that.
-    `learning_rate` is one number, one per size, or one per size and amount of data; a baseline has none. With `steps`
-    of its own an entry can be trained by as many FLOPs as the others instead of as many steps.
+    `learning_rate` is one number, one per size, or one per size and amount of data; a baseline has none, nor has any
+    entry of a study with `learning_rates`. How it was chosen is one text, or one per size. With `steps` of its own an
+    entry can be trained by as many FLOPs as the others instead of as many steps.
     """
 
     architecture: str | None = None
     sizes: tuple[str, ...] = Field(min_length=1)
     learning_rate: LearningRate | dict[str, LearningRate | dict[PositiveInt, LearningRate]] | None = None
-    learning_rate_choice: str = "given"
+    learning_rate_choice: str | dict[str, str] = "given"
     treatment: TreatmentName = "none"
     steps: PositiveInt | None = Field(default=None, description="instead of those of the study's recipe")
     overrides: dict[str, Any] = Field(default_factory=dict)
@@ -41,21 +42,31 @@ class ArchitectureEntry(_Section):
         rate = self.learning_rate[size] if isinstance(self.learning_rate, dict) else self.learning_rate
         return rate[data] if isinstance(rate, dict) else rate
 
+    def choice(self, size: str) -> str:
+        """How the learning rate of one size was chosen."""
+        choice = self.learning_rate_choice
+        return choice[size] if isinstance(choice, dict) else choice
+
     @model_validator(mode="after")
     def _sizes_have_rates(self) -> ArchitectureEntry:
         _distinct("sizes", self.sizes)
-        if isinstance(self.learning_rate, dict):
-            missing = [size for size in self.sizes if size not in self.learning_rate]
-            if missing:
-                raise ValueError(f"learning_rate lacks the sizes {', '.join(missing)}")
-            for size in self.learning_rate:
+        for key in ("learning_rate", "learning_rate_choice"):
+            by_size = getattr(self, key)
+            if not isinstance(by_size, dict):
+                continue
+            if missing := [size for size in self.sizes if size not in by_size]:
+                raise ValueError(f"{key} lacks the sizes {', '.join(missing)}")
+            for size in by_size:
                 if size not in self.sizes:
-                    raise ValueError(str(unknown_name("size in learning_rate", size, self.sizes)))
+                    raise ValueError(str(unknown_name(f"size in {key}", size, self.sizes)))
         return self
 
 
 class Study(_Section):
-    """A comparison of architectures: the grid of entry × size × data × seed, trained by one recipe."""
+    """A comparison of architectures: the grid of entry × size × data × seed, trained by one recipe.
+
+    With `learning_rates` the grid has them as one more dimension: every entry is trained at each.
+    """
 
     schema_version: Literal[1] = 1
     study: str = Field(pattern=r"^\w[\w.-]*$")
@@ -64,6 +75,7 @@ class Study(_Section):
     architectures: dict[str, ArchitectureEntry] = Field(min_length=1)
     data: tuple[PositiveInt, ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
+    learning_rates: tuple[LearningRate, ...] = Field(default=(), description="instead of the entries' own")
     optimization: Recipe
     evaluation: EvaluationSpec
 
@@ -76,13 +88,13 @@ class Study(_Section):
         entry = self.architectures[label]
         return label if entry.overrides and label != self.architecture(label) else None
 
-    def recipe(self, label: str, size: str, data: int) -> OptimizationSpec:
-        """The full recipe of one entry, size and amount of data."""
+    def recipe(self, label: str, size: str, data: int, rate: float | None = None) -> OptimizationSpec:
+        """The full recipe of one entry, size and amount of data, at `rate` instead of its own learning rate."""
         entry = self.architectures[label]
         return OptimizationSpec(
             **self.optimization.model_dump() | ({} if entry.steps is None else {"steps": entry.steps}),
-            learning_rate=entry.rate(size, data),
-            learning_rate_choice=entry.learning_rate_choice,
+            learning_rate=rate or entry.rate(size, data),
+            learning_rate_choice=entry.choice(size),
         )
 
     @model_validator(mode="after")
@@ -90,7 +102,10 @@ class Study(_Section):
         _distinct("data", self.data)
         _distinct("seeds", self.seeds)
         _distinct("evaluation.splits", self.evaluation.splits)
+        _distinct("learning_rates", self.learning_rates)
         for label, entry in self.architectures.items():
+            if self.learning_rates and entry.learning_rate is not None:
+                raise ValueError(f"the study has learning_rates and {label!r} a learning_rate; remove one of the two")
             rates = entry.learning_rate if isinstance(entry.learning_rate, dict) else {}
             for size, by_data in rates.items():
                 if isinstance(by_data, dict) and (missing := [str(n) for n in self.data if n not in by_data]):
@@ -131,10 +146,15 @@ def load_study(path: Path | str) -> Study:
         raise UserError(f"{path} is not YAML: {detail}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a study; it lacks the keys study, dataset, architectures, data …")
+    return checked(content, path)
+
+
+def checked(content: dict[str, Any], source: Path | str) -> Study:
+    """The study with this content; whatever is wrong with it is a `UserError` that names the place in `source`."""
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_problem(error)}") from error
+        raise UserError(f"{source}: {_first_problem(error)}") from error
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -24,7 +24,8 @@ def plan_table(plan: Plan) -> Table:
     table = Table(*columns, box=None, pad_edge=False)
     for cell in plan.cells:
         entry = plan.study.architectures[cell.label]
-        rates = dict.fromkeys(entry.rate(cell.size, data) for data in plan.study.data)
+        own = dict.fromkeys(entry.rate(cell.size, data) for data in plan.study.data)
+        rates = plan.study.learning_rates or own
         table.add_row(
             cell.label,
             plan.study.architecture(cell.label),
