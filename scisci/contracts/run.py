@@ -11,6 +11,7 @@ from scisci.contracts.files import digest
 
 SCHEMA_VERSION: Literal[1] = 1
 TreatmentName = Literal["none", "augmentation", "frames", "penalty", "constraint", "latent"]
+Parametrization = Literal["standard", "maximal_update"]
 Status = Literal["ok", "diverged", "failed", "out_of_memory"]
 
 
@@ -37,10 +38,14 @@ class Recipe(_Record):
 
 
 class OptimizationSpec(Recipe):
-    """A recipe with its learning rate, and how that rate was chosen; a baseline, which is fitted, has none."""
+    """A recipe with its learning rate, and how that rate was chosen; a baseline, which is fitted, has none.
+
+    Under the maximal-update parametrisation the rate is that at the architecture's reference width, here and in tables.
+    """
 
     learning_rate: float | None = Field(gt=0)
     learning_rate_choice: str = "given"
+    parametrization: Parametrization = "standard"
 
 
 class EvaluationSpec(_Record):
@@ -76,9 +81,12 @@ class RunSpec(_Record):
     def run(self) -> str:
         """The run's name: the first 16 hexadecimal digits of the sha256 of its canonical JSON (keys sorted).
 
-        Whether predictions are kept decides nothing and is left out of it.
+        Whether predictions are kept decides nothing and is left out of it; so is the standard parametrization, without
+        which runs were named before there was another.
         """
         asked = self.model_dump(mode="json", exclude={"evaluation": {"predictions"}})
+        if self.optimization.parametrization == "standard":
+            del asked["optimization"]["parametrization"]
         canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return digest(canonical.encode())[:16]
 

@@ -147,6 +147,7 @@ class EScAIP(nn.Module):
         "300k": {"channels": 62, "edge_channels": 60, "layers": 4, "heads": 2},
         "1M": {"channels": 124, "edge_channels": 96, "layers": 4, "heads": 4},
     }
+    WIDTHS: ClassVar[tuple[str, ...]] = ("channels", "edge_channels", "heads")
     symmetry: ClassVar[dict[str, str]] = dict.fromkeys(
         ("rotation", "reflection", "translation", "permutation"), "exact"
     )

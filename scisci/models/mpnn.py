@@ -76,6 +76,7 @@ class MPNN(nn.Module):
         "300k": {"channels": 88, "layers": 4},
         "1M": {"channels": 144, "layers": 5},
     }
+    WIDTHS: ClassVar[tuple[str, ...]] = ("channels",)
 
     def __init__(
         self,

@@ -37,6 +37,8 @@ class Attention(nn.Module):
     embedding for vision transformer", 2024), and which also act on values, since these must tell directions.
     """
 
+    logits: ClassVar[str] = "norm_q.scale"
+
     def __init__(self, channels: int, heads: int, pair_features: int, rotary: bool) -> None:
         super().__init__()
         self.heads, self.width = heads, channels // heads
@@ -137,6 +139,7 @@ class Transformer(nn.Module):
         "3M": {"channels": 224, "layers": 6, "heads": 14},
         "10M": {"channels": 352, "layers": 8, "heads": 22},
     }
+    WIDTHS: ClassVar[tuple[str, ...]] = ("channels", "heads")
 
     def __init__(
         self,

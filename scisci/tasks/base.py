@@ -17,7 +17,7 @@ from scisci.contracts.run import MetricValue, OptimizationSpec
 from scisci.data.batch import first_systems, graph_batch
 from scisci.data.module import StoreDataModule
 from scisci.data.store import Store
-from scisci.models import registry
+from scisci.models import registry, width
 from scisci.models.blocks.graph import Inputs
 from scisci.symmetry.groups import group_named
 from scisci.symmetry.measure import as_dtype, symmetry_errors
@@ -33,8 +33,8 @@ class Task(L.LightningModule):
 
     A subclass states what the class attributes ask for, implements `inputs`, `measure`, `build`, `loss` and `errors`,
     and calls `begin` at the end of its constructor. Its arguments include `architecture`, `size`, `overrides`,
-    `symmetry_treatment`, `learning_rate`, `schedule`, `warmup`, `weight_decay` and `symmetry_samples`; those of a task
-    whose samples can be turned also `symmetry_options` and `symmetry_curve`.
+    `symmetry_treatment`, `learning_rate`, `parametrization`, `schedule`, `warmup`, `weight_decay` and
+    `symmetry_samples`; those of a task whose samples can be turned also `symmetry_options` and `symmetry_curve`.
     """
 
     name: ClassVar[str]
@@ -111,6 +111,9 @@ class Task(L.LightningModule):
                 f"{architecture} is a baseline; give it to 'scisci baseline fit', or a study to 'scisci sweep'"
             )
         registry.require(architecture, self.domain)
+        if self.hparams["parametrization"] == "maximal_update":
+            width.widths(architecture)
+        self.rates: dict[str, float] = {}
         self.options = registry.options(architecture, self.hparams["size"], self.overrides())
         self.cutoff = float(self.options.get("cutoff", registry.default(architecture, "cutoff", 0.0)))
         self.context = self.horizon = 0
@@ -160,10 +163,20 @@ class Task(L.LightningModule):
             self._make(self.measure(data))
 
     def _make(self, statistics: Any) -> None:
-        """Build what is trained: the model, and what its symmetry treatment holds."""
+        """Build what is trained: the model, and what its symmetry treatment holds; as wide models are to start."""
         self.build(statistics)
         made = treatments.TREATMENTS[self.hparams["symmetry_treatment"]]
         self.treatment = made(self, **self.hparams.get("symmetry_options") or {})
+        if self.hparams["parametrization"] == "maximal_update":
+            self.rates = width.maximal_update(self, self._at_reference_width(statistics))
+
+    def _at_reference_width(self, statistics: Any) -> Task:
+        """The same task with a model of its architecture's reference width; takes nothing from the random state."""
+        options = width.at_reference(self.hparams["architecture"], self.options)
+        reference = type(self)(**self.options_given | {"parametrization": "standard", "overrides": options})
+        with torch.random.fork_rng(devices=[]):
+            reference._make(statistics)
+        return reference
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the statistics, as plain types, so that a checkpoint can be rebuilt anywhere."""
@@ -291,10 +304,19 @@ class Task(L.LightningModule):
         """What a predictions file keeps of complete outputs, and where each system's points begin."""
         return {name: outputs[name] for name in self.predicted if name in outputs} | {"ptr": batch.ptr}
 
+    def optimizer(self) -> torch.optim.AdamW:
+        """AdamW with a group of parameters per learning rate; all shrink alike by decay."""
+        rate, decay = self.hparams["learning_rate"], self.hparams["weight_decay"]
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            groups.setdefault(self.rates.get(name, 1.0), []).append(parameter)
+        return torch.optim.AdamW(
+            [{"params": group, "lr": rate * by, "weight_decay": decay / by} for by, group in groups.items()]
+        )
+
     def configure_optimizers(self) -> Any:
         """AdamW with the schedule over all steps of the trainer."""
-        rate, warmup = self.hparams["learning_rate"], self.hparams["warmup"]
-        optimizer = torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=self.hparams["weight_decay"])
+        optimizer, warmup = self.optimizer(), self.hparams["warmup"]
         steps, schedule = int(self.trainer.estimated_stepping_batches), self.hparams["schedule"]
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: relative_rate(step, steps, warmup, schedule)

@@ -63,6 +63,7 @@ class SeriesTask(Task):
         horizon: steps that it forecasts.
         symmetry_treatment: only "none".
         learning_rate: highest learning rate of AdamW.
+        parametrization: only "standard".
         schedule: how the rate changes after the warm-up; "cosine" and "linear" end at zero.
         warmup: share of the steps over which the rate rises.
         weight_decay: decoupled weight decay.
@@ -87,6 +88,7 @@ class SeriesTask(Task):
         horizon: int = 96,
         symmetry_treatment: Literal["none"] = "none",
         learning_rate: float = 0.001,
+        parametrization: Literal["standard"] = "standard",
         schedule: Literal["cosine", "linear", "constant"] = "cosine",
         warmup: float = 0.1,
         weight_decay: float = 0.0,

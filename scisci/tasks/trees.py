@@ -35,6 +35,7 @@ class TreeTask(Task):
         target: what is predicted.
         symmetry_treatment: only "none": trees have no positions that could be turned.
         learning_rate: highest learning rate of AdamW.
+        parametrization: only "standard".
         schedule: how the rate changes after the warm-up; "cosine" and "linear" end at zero.
         warmup: share of the steps over which the rate rises.
         weight_decay: decoupled weight decay.
@@ -56,6 +57,7 @@ class TreeTask(Task):
         target: Literal["parameters", "infilling"] = "parameters",
         symmetry_treatment: Literal["none"] = "none",
         learning_rate: float = 0.003,
+        parametrization: Literal["standard"] = "standard",
         schedule: Literal["cosine", "linear", "constant"] = "cosine",
         warmup: float = 0.1,
         weight_decay: float = 0.0,

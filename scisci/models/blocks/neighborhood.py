@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from e3nn import o3
 from jaxtyping import Bool, Float
@@ -96,6 +98,8 @@ class SlotAttention(nn.Module):
     queries and keys have a degree l > 0 and are multiplied by its spherical harmonics: logits are sums of q k P_l(cos)
     with Legendre polynomials P_l of the angle between two neighbours, which is invariant.
     """
+
+    logits: ClassVar[str] = "query.weight"
 
     channel_of_row: Tensor
     spread: Tensor
