@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from scisci.contracts.errors import UserError
-from scisci.contracts.run import TreatmentName
+from scisci.contracts.run import Parametrization, TreatmentName
 from scisci.data.module import StoreDataModule
 from scisci.data.statistics import Statistics
 from scisci.data.store import Store
@@ -37,6 +37,8 @@ class AtomisticTask(Task):
         symmetry_treatment: what is done about rotations that the architecture does not know: docs/symmetry.md.
         symmetry_options: options of the treatment that differ from its defaults.
         learning_rate: highest learning rate of AdamW.
+        parametrization: "standard", or "maximal_update": the learning rate is that of a model of the architecture's
+            reference width, and suits wider ones too: docs/training.md.
         schedule: how the rate changes after the warm-up; "cosine" and "linear" end at zero.
         warmup: share of the steps over which the rate rises.
         weight_decay: decoupled weight decay.
@@ -68,6 +70,7 @@ class AtomisticTask(Task):
         symmetry_treatment: TreatmentName = "none",
         symmetry_options: dict[str, Any] | None = None,
         learning_rate: float = 0.005,
+        parametrization: Parametrization = "standard",
         schedule: Literal["cosine", "linear", "constant"] = "cosine",
         warmup: float = 0.1,
         weight_decay: float = 0.0,
