@@ -67,6 +67,8 @@ def _show_store(name: str, store: Store, console: Console) -> None:
     console.print(
         f"[bold]{name}[/bold]: {len(store):,} samples of domain {store.domain!r} in {len(store.groups)} groups"
     )
+    if store.datasets:
+        console.print(f"data sets: {', '.join(store.datasets)}", highlight=False)
     console.print(f"fields: {', '.join(store.fields)}\nfingerprint: {store.fingerprint}")
     table = Table("split", "samples", "severity", "shift", "groups apart from train")
     for split in store.splits.values():

@@ -9,6 +9,7 @@ A batch is a `torch_geometric.data.Batch` with these tensors (N atoms or points,
     edge_shift  [E, 3]     float32  edge vector = pos[sender] + edge_shift - pos[receiver]
     edge_ptr    [B + 1]    int64    where each system's edges begin; no edge_... where the cutoff is 0
     group       [B]        int64    molecule, simulation or series
+    dataset     [B]        int64    of data sets that were combined, the one each system is of
     cell        [B, 3, 3]  float32  and pbc [B, 3] bool, for periodic systems; a cloud's box is its diagonal cell
 
 and those that the store has of its domain's own (units: `scisci.data.samples`):
@@ -39,8 +40,10 @@ PER_POINT = (
     *("numbers", "pos", "forces", "velocities", "masses", "charges", "target_positions"),
     *("node_features", "main_branch", "label"),
 )
-PER_SYSTEM = ("energy", "stress", "cell", "pbc", "omega_m", "sigma_8", "group")
+PER_SYSTEM = ("energy", "stress", "cell", "pbc", "omega_m", "sigma_8", "group", "dataset")
 EMPTY = Batch(_base_cls=Data)
+# The atomic numbers that a model knows: in all data sets, or in each of those it was trained on.
+Elements = frozenset[int] | tuple[frozenset[int], ...]
 
 
 def _tensor(name: str, array: np.ndarray, dtype: type = np.float32) -> torch.Tensor:
@@ -51,9 +54,19 @@ def _tensor(name: str, array: np.ndarray, dtype: type = np.float32) -> torch.Ten
     return torch.from_numpy(array)
 
 
-def _check_elements(numbers: np.ndarray | None, elements: frozenset[int]) -> None:
+def _check_elements(ragged: Ragged, elements: Elements) -> None:
+    numbers = ragged.items.get("numbers")
     if numbers is None:
         raise UserError("the data holds no atoms, which the model was trained on; choose another data set")
+    if isinstance(elements, tuple):
+        of = np.repeat(ragged.samples["dataset"], ragged.lengths)
+        for dataset, known in enumerate(elements):
+            _check_known(numbers[of == dataset], known)
+    else:
+        _check_known(numbers, elements)
+
+
+def _check_known(numbers: np.ndarray, elements: frozenset[int]) -> None:
     if strange := set(np.flatnonzero(np.bincount(numbers)).tolist()) - elements:
         raise UserError(
             f"the data holds atomic numbers {sorted(strange)}, but the model was trained on {sorted(elements)} only;"
@@ -61,17 +74,15 @@ def _check_elements(numbers: np.ndarray | None, elements: frozenset[int]) -> Non
         )
 
 
-def graph_batch(
-    ragged: Ragged, cutoff: float, elements: frozenset[int] | None = None, dtype: type = np.float32
-) -> Batch:
+def graph_batch(ragged: Ragged, cutoff: float, elements: Elements | None = None, dtype: type = np.float32) -> Batch:
     """Collate samples of any domain of points or trees into one graph batch with neighbours within `cutoff`.
 
     `cutoff` is in the domain's unit of length; `math.inf` joins all pairs of an isolated system, 0 makes a batch
-    without edges. `elements`: the atomic numbers a model knows; another one is a `UserError` that names it. `dtype` is
-    that of what the table above has in float32.
+    without edges. `elements`: the atomic numbers a model knows, or knows in each data set; another one is a `UserError`
+    that names it. `dtype` is that of what the table above has in float32.
     """
     if elements is not None:
-        _check_elements(ragged.items.get("numbers"), elements)
+        _check_elements(ragged, elements)
     columns = {**ragged.items, **ragged.samples}
     if "positions" in columns:
         columns["pos"] = columns.pop("positions")

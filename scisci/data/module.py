@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from scisci.contracts.errors import UserError
-from scisci.data.batch import graph_batch
+from scisci.data.batch import Elements, graph_batch
 from scisci.data.library import open_dataset
 from scisci.data.parcel import Parcel
 from scisci.data.series import SeriesDataset
@@ -27,7 +27,7 @@ NEEDED = {
 class GraphDataset(Dataset):
     """Whole batches of a store by index lists: `__getitems__` returns one collated batch."""
 
-    def __init__(self, store: Store, indices: np.ndarray, cutoff: float, elements: frozenset[int] | None) -> None:
+    def __init__(self, store: Store, indices: np.ndarray, cutoff: float, elements: Elements | None) -> None:
         self.samples = indices
         self._cutoff, self._elements = cutoff, elements
         self._source, self._indices = store.kept(indices)
@@ -79,7 +79,7 @@ class StoreDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.cutoff = 0.0
         self.context = self.horizon = 0
-        self.elements: frozenset[int] | None = None
+        self.elements: Elements | None = None
         self._store: Store | None = None
 
     @property
@@ -149,12 +149,16 @@ class StoreDataModule(L.LightningDataModule):
             self.store.split(name)
 
     def setup(self, stage: str) -> None:
-        """Take from what is to be fed the cutoff, and the elements of a model of atoms; or context and horizon."""
+        """Take from what is to be fed the cutoff, and the elements of a model of atoms; or context and horizon.
+
+        Data sets are numbered as the model knows them.
+        """
         task: Any = self.trainer.lightning_module  # type: ignore[union-attr]
         model = task.model
         self.cutoff = getattr(model, "cutoff", 0.0)
         self.context, self.horizon = getattr(task, "context", 0), getattr(task, "horizon", 0)
-        self.elements = frozenset(model.elements) if hasattr(model, "elements") else None
+        self.elements = getattr(model, "known_elements", None)
+        self._store = self.store.numbered(getattr(model, "datasets", ()))
 
     def loader(self, split: str, samples: int | None = None, batch_size: int | None = None) -> DataLoader:
         """A loader over the first `samples` of a split, in stored order."""

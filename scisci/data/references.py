@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import h5py
 import numpy as np
+
+from scisci.data.store import dataset_names
 
 ELEMENTS = 119
 SAMPLES_AT_ONCE, ATOMS_AT_ONCE = 1024, 2**17
@@ -39,12 +41,15 @@ class ReferenceFit:
         return references
 
 
-def fit_references(shards: Iterable[h5py.File], train: np.ndarray) -> tuple[np.ndarray, list[int]]:
+def fit_references(shards: Sequence[h5py.File], train: np.ndarray) -> tuple[np.ndarray, list[int]]:
     """Per-element energies [119] in eV of the samples `train` of a store, and the elements that only others have.
 
-    `train` counts samples over all shards, which are read a little at a time.
+    Of data sets that were combined, each has its own: [sets, 119]. `train` counts samples over all shards, which are
+    read a little at a time.
     """
-    fit, seen, start = ReferenceFit(), np.zeros(ELEMENTS, dtype=bool), 0
+    names, start = dataset_names(shards[0]), 0
+    fits = [ReferenceFit() for _ in names or ("",)]
+    seen = np.zeros((len(fits), ELEMENTS), dtype=bool)
     for shard in shards:
         samples = len(shard["samples/energy"])
         used = np.zeros(samples, dtype=bool)
@@ -58,7 +63,12 @@ def fit_references(shards: Iterable[h5py.File], train: np.ndarray) -> tuple[np.n
             counts = np.zeros((len(offsets) - 1, ELEMENTS))
             for z in np.unique(numbers):
                 counts[:, z] = np.add.reduceat(numbers == z, offsets[:-1] - offsets[0], dtype=np.int64)
-            fit.add_counts(counts[used[rows]], shard["samples/energy"][rows][used[rows]])
-            seen |= counts.any(axis=0)
-    references = fit.solve()
-    return references, np.flatnonzero(seen & np.isnan(references)).tolist()
+            energies = shard["samples/energy"][rows]
+            of = shard["metadata/dataset"][rows] if names else np.zeros(len(counts), dtype=int)
+            for dataset in np.unique(of):
+                mine = of == dataset
+                fits[dataset].add_counts(counts[mine & used[rows]], energies[mine & used[rows]])
+                seen[dataset] |= counts[mine].any(axis=0)
+    references = np.stack([fit.solve() for fit in fits])
+    strange = np.flatnonzero((seen & np.isnan(references)).any(axis=0)).tolist()
+    return references if names else references[0], strange

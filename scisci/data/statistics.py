@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from scisci.data.store import Store
 
 STATISTICS_SAMPLES = 4096
 STATISTICS_CLOUDS = 256
+References = tuple[float, ...] | tuple[tuple[float, ...], ...]
 # Columns of a tree's node_features.
 NODE_FEATURES = ("mass", "concentration", "vmax", "scale_factor")
 
@@ -25,23 +27,36 @@ class Statistics:
 
     `energy_references` has one energy (eV) per element, as stored with the data set, whatever the subset;
     `energy_scale` is the rms of a force component (eV/Å) in the training subset, `average_neighbors` the mean number
-    of edges per atom there.
+    of edges per atom there. `datasets` are the names of data sets that were combined: then `energy_references` has a
+    row for each, NaN for an element that one lacks.
     """
 
     elements: tuple[int, ...]
-    energy_references: tuple[float, ...]
+    energy_references: References
     energy_scale: float
     average_neighbors: float
+    datasets: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON and checkpoints."""
-        return asdict(self)
+        """Plain types, for JSON and checkpoints; an energy that is not known is `None`."""
+        return {name: _plain(value) for name, value in asdict(self).items() if name != "datasets" or self.datasets}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Statistics:
         """Undo `as_dict`, also after a round trip through JSON."""
-        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**plain)
+        return cls(**{name: _restored(value) for name, value in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(map(_restored, value))
+    return math.nan if value is None else value
 
 
 def measure_statistics(store: Store, indices: np.ndarray, cutoff: float) -> Statistics:
@@ -55,13 +70,19 @@ def measure_statistics(store: Store, indices: np.ndarray, cutoff: float) -> Stat
     scale = float(batch.forces.double().square().mean().sqrt())
     if scale == 0:
         raise UserError(f"all training forces in {store.path} are zero; import it again with the right label keys")
-    elements = np.flatnonzero(np.isfinite(references))
+    elements = elements_of(references)
     return Statistics(
-        elements=tuple(elements.tolist()),
-        energy_references=tuple(references[elements].tolist()),
+        elements=elements,
+        energy_references=_restored(references[..., list(elements)].tolist()),
         energy_scale=scale,
         average_neighbors=batch.edge_index.shape[1] / len(batch.numbers),
+        datasets=store.datasets,
     )
+
+
+def elements_of(references: np.ndarray) -> tuple[int, ...]:
+    """Atomic numbers that have a reference energy in [119], or in any data set of [sets, 119]."""
+    return tuple(np.flatnonzero(np.isfinite(references).reshape(-1, references.shape[-1]).any(axis=0)).tolist())
 
 
 @dataclass(frozen=True)

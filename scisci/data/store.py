@@ -3,8 +3,10 @@
 A shard holds flat arrays (`items/<field>`: a row per atom or point; `samples/<field>`: a row per sample;
 `metadata/<column>`), CSR `offsets`, and a `group` per sample. The first shard also holds `groups` (names),
 `splits/<name>` (indices over all shards; the attribute `severity_column` names the metadata column that grades its
-shift sample by sample) and `references/<name>`. Chunks carry Fletcher-32 checksums, so altered bytes are found when
-they are read; the store's fingerprint is the sha256 over all content.
+shift sample by sample) and `references/<name>`. Of data sets that were combined, the column `metadata/dataset` numbers
+each sample's and has their `names` as an attribute; what is fitted to labels, such as `references/energy`, has a row
+for each. Chunks carry Fletcher-32 checksums, so altered bytes are found when they are read; the store's fingerprint is
+the sha256 over all content.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -58,6 +61,12 @@ class Split:
         if self.severity_column is None:
             raise UserError(f"split {self.name!r} has no severity per sample; make its splits with 'scisci data split'")
         return self._store.metadata(self.severity_column)[self.indices(stop)]
+
+
+def dataset_names(shard: h5py.File) -> tuple[str, ...]:
+    """Names of the data sets whose samples a shard holds, by number; none unless they were combined."""
+    node = shard.get("metadata/dataset")
+    return () if node is None else tuple(node.attrs.get("names", ()))
 
 
 def fingerprint(shards: list[h5py.File]) -> str:
@@ -108,6 +117,8 @@ class _Shard:
         items, samples = (
             {name: MappedRows(node, content) for name, node in file[per].items()} for per in ("items", "samples")
         )
+        if dataset_names(file):
+            samples["dataset"] = MappedRows(file["metadata/dataset"], content)
         return cls(file, MappedRows(file["offsets"], content), items, samples)
 
     def take(self, indices: np.ndarray) -> Ragged:
@@ -134,6 +145,7 @@ class Store:
         if not self._paths or not all(p.is_file() for p in self._paths):
             raise UserError(f"no store at {self.path}; write one with 'scisci data import'")
         self._shards: dict[int, list[_Shard]] = {}
+        self._numbers: np.ndarray | None = None
         with self._readable():
             first = self.h5(0)
             self.domain: str = first.attrs["domain"]
@@ -169,6 +181,34 @@ class Store:
     def shards(self) -> list[slice]:
         """Which samples each shard holds."""
         return [slice(int(a), int(b)) for a, b in pairwise(self._starts)]
+
+    @property
+    def name(self) -> str:
+        """What the data set is called: its file or folder, or the folder that a file or folder `data` is in."""
+        own = self.path.stem if self.path.suffix == ".h5" else self.path.name
+        return self.path.parent.name if own == "data" else own
+
+    @cached_property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the data sets that were combined in this one; none if it is a single one."""
+        return dataset_names(self.h5(0))
+
+    def numbered(self, names: Sequence[str]) -> Store:
+        """The same store, with its samples' data sets numbered as in `names`, those that a model was trained on.
+
+        A single data set is known by its `name`. Without `names` the store is as it was. `UserError` for another set.
+        """
+        if not names:
+            return self
+        own = self.datasets or (self.name,)
+        if strange := [name for name in own if name not in names]:
+            raise UserError(
+                f"the model was trained on the data sets {', '.join(names)}, and {self.path} is {strange[0]!r}; say"
+                f" which of them it is with 'scisci data combine NAME={self.path} --out STORE'"
+            )
+        other = copy(self)
+        other._numbers = np.array([names.index(name) for name in own])
+        return other
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
@@ -206,7 +246,10 @@ class Store:
 
     @cached_property
     def references(self) -> dict[str, np.ndarray]:
-        """Arrays stored beside the samples, such as `energy` [119]: eV per element, NaN where it does not occur."""
+        """Arrays stored beside the samples, such as `energy` [119]: eV per element, NaN where it does not occur.
+
+        Of data sets that were combined, [sets, 119].
+        """
         return {name: node[...] for name, node in self.h5(0).get("references", {}).items()}
 
     def metadata(self, column: str) -> np.ndarray:
@@ -229,7 +272,11 @@ class Store:
         found = {number: np.flatnonzero(shard == number) for number in np.unique(shard).tolist() or [0]}
         with self._readable():
             parts = [self._shard(number).take(indices[at] - self._starts[number]) for number, at in found.items()]
-        return parts[0] if len(parts) == 1 else _concatenate(parts).take(np.argsort(np.concatenate([*found.values()])))
+        one = parts[0] if len(parts) == 1 else _concatenate(parts).take(np.argsort(np.concatenate([*found.values()])))
+        if self._numbers is not None:
+            own = one.samples.get("dataset", np.zeros(len(one), dtype=np.int64))
+            one.samples["dataset"] = self._numbers[own]
+        return one
 
     def lengths(self, indices: np.ndarray) -> np.ndarray:
         """[n] rows of the samples at `indices`, without reading any of them."""

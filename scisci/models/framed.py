@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scisci.data.statistics import References
 from scisci.models.blocks.graph import Features, Graph, sum_to
 from scisci.models.potential import Evaluation, Geometry, Potential
 from scisci.symmetry.frames import FULL, Frames, average_over_frames, second_moments
@@ -29,21 +30,23 @@ class FramedPotential(Potential):
 
     Args:
         backbone: a registered architecture.
-        energy_references: eV, one per element of the backbone.
+        energy_references: eV, one per element of the backbone; a row per data set if there are several.
         energy_scale: eV; the rms force component of the training data, for outputs of order one.
         forces: "gradient" or "direct".
         frames: which frames.
+        datasets: names of the data sets it is trained on at once; none for a single one.
     """
 
     def __init__(
         self,
         backbone: nn.Module,
-        energy_references: tuple[float, ...],
+        energy_references: References,
         energy_scale: float,
         forces: Literal["gradient", "direct"] = "gradient",
         frames: Frames = FULL,
+        datasets: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(backbone, energy_references, energy_scale, forces)
+        super().__init__(backbone, energy_references, energy_scale, forces, datasets)
         self.frames = frames
         self.symmetry = claims(cast(dict[str, str], backbone.symmetry), frames)  # type: ignore[assignment]
 
@@ -64,7 +67,7 @@ class FramedPotential(Potential):
 
     def _seen(self, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor, Tensor, Features]:
         """Energies [B], edge vectors [E, 3], each atom's frames [K, N, 3, 3] and weights [K, N], features in each."""
-        _, pos, senders, receivers, shift, system, ptr = geometry
+        _, pos, senders, receivers, shift, system, ptr, _ = geometry
         pos, systems = pos.detach().requires_grad_(self.direct is None), ptr.shape[0] - 1
         vectors = pos.index_select(0, senders) + shift - pos.index_select(0, receivers)
         moments = second_moments(vectors, system[receivers], systems, cast(float, self.cutoff))
@@ -90,6 +93,7 @@ def copies(geometry: Geometry, vectors: Float[Tensor, "frames edges 3"]) -> Grap
         (geometry.receivers + offsets).flatten(),
         vectors.flatten(0, 1),
         lengths,
+        dataset=None if geometry.dataset is None else geometry.dataset.repeat(frames),
     )
 
 

@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from scisci.contracts.errors import UserError
+from scisci.data.batch import Elements
+from scisci.data.statistics import References
 from scisci.models.blocks.embedding import ElementIndex
 from scisci.models.blocks.graph import Features, Graph, Inputs, sum_to
 
@@ -22,6 +25,7 @@ class Geometry(NamedTuple):
     edge_shift: Float[Tensor, "edges 3"]
     system: Int[Tensor, " atoms"]
     ptr: Int[Tensor, " systems_plus_one"]
+    dataset: Int[Tensor, " atoms"] | None = None
 
 
 class Evaluation(NamedTuple):
@@ -44,11 +48,15 @@ class Potential(nn.Module):
     taken with respect to the edge vectors and summed onto atoms, which also makes the net force exactly zero.
     `forces="direct"` predicts them without an energy behind them: faster, but they do not conserve energy.
 
+    A potential trained on several data sets at once has references for each and tells the backbone of which data set
+    atoms are: `batch.dataset`, by place in `datasets`.
+
     Args:
         backbone: a registered architecture.
-        energy_references: eV, one per element of the backbone.
+        energy_references: eV, one per element of the backbone; a row per data set if there are several.
         energy_scale: eV; the rms force component of the training data, for outputs of order one.
         forces: "gradient" or "direct".
+        datasets: names of the data sets it is trained on at once; none for a single one.
     """
 
     energy_references: Tensor
@@ -56,12 +64,13 @@ class Potential(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        energy_references: tuple[float, ...],
+        energy_references: References,
         energy_scale: float,
         forces: Literal["gradient", "direct"] = "gradient",
+        datasets: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.datasets = backbone, datasets
         self.cutoff, self.symmetry = backbone.cutoff, backbone.symmetry
         self.elements = cast(Inputs, backbone.inputs).elements
         self.element_index = ElementIndex(self.elements)
@@ -74,6 +83,13 @@ class Potential(nn.Module):
             self.direct = nn.Linear(vectors, 1, bias=False) if vectors else nn.Linear(channels, 3)
         self.register_buffer("energy_references", torch.tensor(energy_references, dtype=torch.float64))
         self.energy_scale = energy_scale
+
+    @property
+    def known_elements(self) -> Elements:
+        """Atomic numbers it was trained on; in each data set, if there are several."""
+        known = self.energy_references.reshape(-1, len(self.elements)).isfinite().tolist()
+        found = tuple(frozenset(z for z, here in zip(self.elements, row, strict=True) if here) for row in known)
+        return found if self.datasets else found[0]
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """Graph batch → `energy` [B] float64 eV, `interaction` [B] eV (without references), `forces` [N, 3] eV/Å.
@@ -90,21 +106,33 @@ class Potential(nn.Module):
         dtype = self.readout[0].weight.dtype
         senders, receivers = batch.edge_index
         pos, shift = batch.pos.to(dtype), batch.edge_shift.to(dtype)
-        return Geometry(batch.numbers, pos, senders, receivers, shift, batch.batch, batch.ptr)
+        return Geometry(batch.numbers, pos, senders, receivers, shift, batch.batch, batch.ptr, self.dataset(batch))
+
+    def dataset(self, batch: Any) -> Int[Tensor, " atoms"]:
+        """The data set that each atom of a batch is of; `UserError` if there are several and the batch does not say."""
+        if not self.datasets:
+            return torch.zeros_like(batch.batch)
+        if "dataset" not in batch:
+            raise UserError(
+                f"the model was trained on the data sets {', '.join(self.datasets)}, and the batch does not say which"
+                " its systems are of; take them from store.numbered(model.datasets)"
+            )
+        return batch.dataset[batch.batch]
 
     def energies(self, geometry: Geometry) -> tuple[Tensor, Tensor, Features]:
         """Energies without references [B] eV, the edge vectors [E, 3] to differentiate them by, and the features."""
-        numbers, pos, senders, receivers, shift, system, ptr = geometry
+        numbers, pos, senders, receivers, shift, system, ptr, dataset = geometry
         pos = pos.detach().requires_grad_(self.direct is None)
         vectors = pos.index_select(0, senders) + shift - pos.index_select(0, receivers)
-        graph = Graph(numbers, senders, receivers, vectors, torch.linalg.vector_norm(vectors, dim=1))
+        lengths = torch.linalg.vector_norm(vectors, dim=1)
+        graph = Graph(numbers, senders, receivers, vectors, lengths, dataset=dataset)
         features: Features = self.backbone(graph)
         atoms = self.readout(features.scalars)[:, 0] * self.energy_scale
         return sum_to(atoms, system, ptr.shape[0] - 1), vectors, features
 
     def evaluate(self, geometry: Geometry) -> Evaluation:
         """Energies, forces and virials; a function of tensors alone, so that it can be traced."""
-        _, _, senders, receivers, _, system, ptr = geometry
+        _, _, senders, receivers, _, system, ptr, _ = geometry
         atoms = geometry.numbers.shape[0]
         interaction, vectors, features = self.energies(geometry)
         if self.direct is not None:
@@ -119,7 +147,8 @@ class Potential(nn.Module):
     def outputs(self, found: Evaluation, batch: Any) -> dict[str, Tensor]:
         """What `forward` returns, from an evaluation of the same batch."""
         element = self.element_index(batch.numbers)
-        references = sum_to(self.energy_references[element], batch.batch, batch.num_graphs)
+        references = self.energy_references.reshape(-1, len(self.elements))[self.dataset(batch), element]
+        references = sum_to(references, batch.batch, batch.num_graphs)
         outputs = {
             "energy": references + found.interaction.double(),
             "interaction": found.interaction,

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
 from torch import Tensor
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import Parametrization, TreatmentName
 from scisci.data.module import StoreDataModule
-from scisci.data.statistics import Statistics
+from scisci.data.statistics import Statistics, elements_of
 from scisci.data.store import Store
 from scisci.models.blocks.graph import Inputs
 from scisci.models.compiled import CompiledPotential
@@ -94,7 +93,7 @@ class AtomisticTask(Task):
         references = store.references.get("energy")
         if references is None:
             raise UserError(f"{store.path} has no per-element reference energies; import it again to add them")
-        return Inputs(elements=tuple(np.flatnonzero(np.isfinite(references)).tolist()))
+        return Inputs(elements=elements_of(references), datasets=max(1, len(store.datasets)))
 
     def measure(self, data: StoreDataModule) -> Statistics:
         """Elements, energies and forces of the training subset."""
@@ -103,10 +102,14 @@ class AtomisticTask(Task):
     def build(self, statistics: Statistics) -> None:
         """Make the model for data with these statistics; initialised from torch's current random state."""
         self.statistics = statistics
-        inputs = Inputs(elements=statistics.elements)
+        inputs = Inputs(elements=statistics.elements, datasets=max(1, len(statistics.datasets)))
         backbone = self.backbone(inputs, statistics.average_neighbors, self.options)
         arguments = backbone, statistics.energy_references, statistics.energy_scale, self.hparams["forces"]
-        self.model = Potential(*arguments) if self.frames is None else FramedPotential(*arguments, self.frames)
+        datasets = statistics.datasets
+        if self.frames is None:
+            self.model = Potential(*arguments, datasets=datasets)
+        else:
+            self.model = FramedPotential(*arguments, self.frames, datasets)
         # Not a module: it has no parameters of its own, and checkpoints are those of the model.
         self._compiled = CompiledPotential(self.model) if self.hparams["compiled"] else None
 

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from scisci.contracts.errors import UserError
+from scisci.contracts.errors import UserError, unknown_name
 from scisci.data.batch import graph_batch
 from scisci.data.ragged import Ragged
 from scisci.models.potential import Potential
@@ -30,6 +30,7 @@ class ScisciCalculator(Calculator):
         checkpoint: run directory of `fit` or `sweep`, its `model.safetensors` or `model.json`, or a `.ckpt`.
         device: where torch evaluates the model.
         dtype: "float32", as trained, or "float64".
+        dataset: whose labels to give, for a model that was trained on several data sets at once.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class ScisciCalculator(Calculator):
         checkpoint: Path | str,
         device: str = "cpu",
         dtype: Literal["float32", "float64"] = "float32",
+        dataset: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -50,7 +52,8 @@ class ScisciCalculator(Calculator):
             self.implemented_properties.append("stress")
         self._model = model.to(device, getattr(torch, dtype)).eval().requires_grad_(False)
         self._device, self._dtype = device, np.dtype(dtype).type
-        self._cutoff, self._elements = float(cast(float, model.cutoff)), frozenset(model.elements)
+        self._cutoff, self._elements = float(cast(float, model.cutoff)), model.known_elements
+        self._dataset = _place(dataset, model.datasets)
 
     def calculate(
         self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes
@@ -58,7 +61,7 @@ class ScisciCalculator(Calculator):
         """Evaluate everything the model gives at once."""
         super().calculate(atoms, properties, system_changes)
         atoms = cast(Atoms, self.atoms)
-        batch = graph_batch(_ragged(atoms), self._cutoff, self._elements, self._dtype).to(self._device)
+        batch = graph_batch(_ragged(atoms, self._dataset), self._cutoff, self._elements, self._dtype).to(self._device)
         outputs = {name: values.cpu().double().numpy() for name, values in self._model(batch).items()}
         energy = float(outputs["energy"][0])
         self.results = {"energy": energy, "free_energy": energy, "forces": outputs["forces"]}
@@ -70,8 +73,17 @@ class ScisciCalculator(Calculator):
             )
 
 
-def _ragged(atoms: Atoms) -> Ragged:
-    samples = {"group": np.zeros(1, dtype=np.int64)}
+def _place(dataset: str | None, datasets: tuple[str, ...]) -> int:
+    """The place of a data set among those that a model was trained on; without a name, of the only one."""
+    if dataset is None and len(datasets) > 1:
+        raise UserError(f"the model was trained on several data sets; give dataset=, one of: {', '.join(datasets)}")
+    if dataset is not None and dataset not in datasets:
+        raise unknown_name("data set of the model", dataset, datasets)
+    return 0 if dataset is None else datasets.index(dataset)
+
+
+def _ragged(atoms: Atoms, dataset: int) -> Ragged:
+    samples = {"group": np.zeros(1, dtype=np.int64), "dataset": np.array([dataset])}
     if atoms.pbc.any():
         samples |= {"cell": np.asarray(atoms.cell)[None], "pbc": atoms.pbc[None]}
     return Ragged(np.array([0, len(atoms)]), {"numbers": atoms.numbers, "positions": atoms.positions}, samples)

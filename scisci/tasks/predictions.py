@@ -132,8 +132,8 @@ def write_predictions(task: Task, store: Store, split: str, path: Path, samples:
     if store.domain == "series":
         rows = SeriesDataset(store, indices, task.context, task.horizon, rolling=True)
     else:
-        elements = frozenset(model.elements) if hasattr(model, "elements") else None  # type: ignore[arg-type]
-        rows = GraphDataset(store, indices, getattr(model, "cutoff", 0.0), elements)
+        source, elements = store.numbered(getattr(model, "datasets", ())), getattr(model, "known_elements", None)
+        rows = GraphDataset(source, indices, getattr(model, "cutoff", 0.0), elements)
     with torch.no_grad(), writing_outputs(path, task, store, split, samples) as write:
         for start in range(0, len(rows), BATCH):
             told = task.predict_step(rows.__getitems__(list(range(start, min(start + BATCH, len(rows))))), 0)

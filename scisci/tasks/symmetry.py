@@ -106,7 +106,7 @@ def _windows(task: SeriesTask, store: Store, ids: np.ndarray) -> Iterator[Any]:
 
 def _graphs(task: Task, store: Store, ids: np.ndarray) -> Iterator[Any]:
     model: Any = task.model
-    elements = frozenset(model.elements) if hasattr(model, "elements") else None
+    store, elements = store.numbered(getattr(model, "datasets", ())), getattr(model, "known_elements", None)
     cutoff = getattr(model, "cutoff", task.cutoff)
     for start in range(0, len(ids), BATCH):
         yield task.seen(graph_batch(store.take(ids[start : start + BATCH]), cutoff, elements))
