@@ -16,7 +16,7 @@ from scisci.models.blocks.graph import Inputs
 ENTRY_POINTS = "scisci.models"
 SHIPPED = (
     *("nequip", "mpnn", "transformer", "schnet", "painn", "egnn", "esen", "mace", "ponita", "equiformer", "escaip"),
-    *("deepsets", "pointnet", "gin"),
+    *("dpa3", "deepsets", "pointnet", "gin"),
     *("dlinear", "fernn"),
     *("patch_encoder", "patch_decoder", "time_moe", "channel_mixer", "tcn"),
 )
