@@ -170,15 +170,16 @@ def _build(study: Study, label: str, inputs: Inputs, task: type[Any]) -> None:
             raise UserError(
                 f"{name} is a baseline, which is fitted and not trained at learning_rates; remove {label!r}"
             )
-        if entry.learning_rate is not None or entry.treatment != "none":
-            given = "treatment" if entry.learning_rate is None else "learning_rate"
-            raise UserError(f"{name} is a baseline, which is fitted and not trained; remove {given} of {label!r}")
+        trained = {"learning_rate": None, "treatment": "none", "parametrization": "standard"}
+        if given := [key for key, untold in trained.items() if getattr(entry, key) != untold]:
+            raise UserError(f"{name} is a baseline, which is fitted and not trained; remove {given[0]} of {label!r}")
         for size in entry.sizes:
             baselines.build(name, task.domain, study.task, size, entry.overrides)
     else:
         if ":" not in name and name not in registry.architectures():
             raise unknown_name("architecture", name, [*registry.architectures(), *baselines.names()])
-        made = task(name, entry.sizes[0], entry.overrides, symmetry_treatment=entry.treatment, **study.task)
+        chosen = {"symmetry_treatment": entry.treatment, "parametrization": entry.parametrization}
+        made = task(name, entry.sizes[0], entry.overrides, **chosen, **study.task)
         for size in entry.sizes:
             made.backbone(inputs, 1.0, registry.options(name, size, entry.overrides))
         if entry.learning_rate is None and not study.learning_rates:

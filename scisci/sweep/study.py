@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from scisci.contracts.errors import UserError, unknown_name
-from scisci.contracts.run import EvaluationSpec, OptimizationSpec, Recipe, TreatmentName
+from scisci.contracts.run import EvaluationSpec, OptimizationSpec, Parametrization, Recipe, TreatmentName
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -26,13 +26,15 @@ class ArchitectureEntry(_Section):
     The entry's key in the study file is the architecture's name, unless `architecture` gives that.
     `learning_rate` is one number, one per size, or one per size and amount of data; a baseline has none, nor has any
     entry of a study with `learning_rates`. How it was chosen is one text, or one per size. With `steps` of its own an
-    entry can be trained by as many FLOPs as the others instead of as many steps.
+    entry can be trained by as many FLOPs as the others instead of as many steps. Under the maximal-update
+    `parametrization` rates are those at the architecture's reference width.
     """
 
     architecture: str | None = None
     sizes: tuple[str, ...] = Field(min_length=1)
     learning_rate: LearningRate | dict[str, LearningRate | dict[PositiveInt, LearningRate]] | None = None
     learning_rate_choice: str | dict[str, str] = "given"
+    parametrization: Parametrization = "standard"
     treatment: TreatmentName = "none"
     steps: PositiveInt | None = Field(default=None, description="instead of those of the study's recipe")
     overrides: dict[str, Any] = Field(default_factory=dict)
@@ -84,9 +86,10 @@ class Study(_Section):
         return self.architectures[label].architecture or label
 
     def variant(self, label: str) -> str | None:
-        """What tables call an entry whose overrides make it another model than its architecture's preset."""
+        """What tables call an entry that overrides or a parametrization set apart from its architecture's preset."""
         entry = self.architectures[label]
-        return label if entry.overrides and label != self.architecture(label) else None
+        differs = bool(entry.overrides) or entry.parametrization != "standard"
+        return label if differs and label != self.architecture(label) else None
 
     def recipe(self, label: str, size: str, data: int, rate: float | None = None) -> OptimizationSpec:
         """The full recipe of one entry, size and amount of data, at `rate` instead of its own learning rate."""
@@ -95,6 +98,7 @@ class Study(_Section):
             **self.optimization.model_dump() | ({} if entry.steps is None else {"steps": entry.steps}),
             learning_rate=rate or entry.rate(size, data),
             learning_rate_choice=entry.choice(size),
+            parametrization=entry.parametrization,
         )
 
     @model_validator(mode="after")

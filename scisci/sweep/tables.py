@@ -20,7 +20,7 @@ def print_table(table: Table) -> None:
 
 def plan_table(plan: Plan) -> Table:
     """One row per model of a study: how it is made and trained."""
-    columns = ("entry", "architecture", "treatment", "size", "learning rate", "steps", "runs")
+    columns = ("entry", "architecture", "treatment", "parametrization", "size", "learning rate", "steps", "runs")
     table = Table(*columns, box=None, pad_edge=False)
     for cell in plan.cells:
         entry = plan.study.architectures[cell.label]
@@ -30,6 +30,7 @@ def plan_table(plan: Plan) -> Table:
             cell.label,
             plan.study.architecture(cell.label),
             entry.treatment,
+            entry.parametrization,
             cell.size,
             ", ".join("none" if rate is None else f"{rate:g}" for rate in rates),
             str(entry.steps or plan.study.optimization.steps),

@@ -17,6 +17,7 @@ from scisci.data.writer import StoreWriter
 from scisci.sweep.drive import Shard
 from scisci.sweep.plan import Plan, make_plan
 from scisci.sweep.study import Study
+from scisci.sweep.tables import plan_table, print_table
 
 from .grid import plan, study
 
@@ -68,11 +69,19 @@ def test_shards_share_out_every_run_once(entries, data, seeds, count):
 def test_a_runs_name_is_the_hash_of_its_spec_with_or_without_predictions():
     _, spec = next(plan().specs())
     content = spec.model_dump(mode="json")
-    del content["evaluation"]["predictions"]
+    del content["evaluation"]["predictions"], content["optimization"]["parametrization"]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert spec.run == hashlib.sha256(text.encode()).hexdigest()[:16]
     _, kept = next(plan(evaluation={"splits": ["test"], "predictions": True}).specs())
     assert (kept.evaluation.predictions, kept.run) == (True, spec.run)
+
+
+def test_runs_recorded_before_there_was_another_parametrization_keep_their_names():
+    entry = {"linear": {"sizes": ["2"], "learning_rate": 0.1}}
+    assert names(plan(architectures=entry))[:2] == ["9b9a74f51381d7ce", "8fff61312ada707a"]
+    entry["linear"]["parametrization"] = "maximal_update"
+    wide = names(plan(architectures=entry))
+    assert len({*wide, *names(plan())}) == len(wide) + len(names(plan()))
 
 
 def test_a_runs_name_does_not_depend_on_the_order_of_its_options():
@@ -142,6 +151,14 @@ def entry(name, **changes):
         (entry("mpnn", overrides={"channels": -3}), "channels of mpnn is -3"),
         (entry("mpnn", overrides={"cutoff": "x"}), "cutoff of mpnn is 'x'"),
         (entry("nequip", overrides={"l_max": -1}), "l_max of nequip is -1"),
+        (
+            entry("nequip", parametrization="maximal_update"),
+            "nequip has no maximal-update .*: escaip, mpnn, transformer",
+        ),
+        (
+            entry("linear_vectors", parametrization="maximal_update", learning_rate=None),
+            "linear_vectors is a baseline, which is fitted and not trained; remove parametrization",
+        ),
         (entry("mpnn", overrides={"channels": 20}), "label of its own and the key 'architecture: mpnn'"),
         (
             entry("nequip", architecture="mpnn", overrides={"channels": 20}),
@@ -157,6 +174,16 @@ def test_what_could_not_run_is_refused(small_store, changes, sentence):
 def test_a_labelled_variant_can_be_planned(small_store):
     named = entry("wide", architecture="mpnn", overrides={"channels": 20})
     assert {spec.variant for _, spec in make_plan(real_study(small_store, **named)).specs()} == {"wide"}
+
+
+def test_both_parametrizations_can_be_planned(small_store, capsys):
+    entries = {"mpnn": {}, "wide": {"architecture": "mpnn", "parametrization": "maximal_update"}}
+    entries = {label: {"sizes": ["3k"], "learning_rate": 0.01} | entry for label, entry in entries.items()}
+    grid = make_plan(real_study(small_store, architectures=entries))
+    found = {(spec.variant, spec.optimization.parametrization) for _, spec in grid.specs()}
+    assert found == {(None, "standard"), ("wide", "maximal_update")}
+    print_table(plan_table(grid))
+    assert [line.split()[3] for line in capsys.readouterr().out.splitlines()[1:]] == ["standard", "maximal_update"]
 
 
 def store_of(path, domain="atoms", splits=("train", "val", "test"), **labels):

@@ -71,6 +71,18 @@ def test_an_entry_with_overrides_is_named_by_its_label(tmp_path):
     assert [read.variant(label) for label in entries] == [None, None, "linear-deep"]
 
 
+def test_an_entry_of_another_parametrization_is_named_by_its_label(tmp_path):
+    wide = LINEAR | {"parametrization": "maximal_update"}
+    read = load_study(
+        written(tmp_path, study(architectures={"linear": LINEAR, "w": wide | {"architecture": "linear"}}))
+    )
+    assert [read.variant(label) for label in ("linear", "w")] == [None, "w"]
+    assert [read.recipe(label, "2", 16).parametrization for label in ("linear", "w")] == ["standard", "maximal_update"]
+    assert load_study(written(tmp_path, study(architectures={"linear": wide}))).variant("linear") is None
+    with pytest.raises(UserError, match=r"architectures.linear.parametrization: Input should be 'standard'"):
+        load_study(written(tmp_path, linear(parametrization="mup")))
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
