@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,11 +10,10 @@ import h5py
 import numpy as np
 
 from scisci.contracts.errors import UserError
-from scisci.contracts.files import creating
 from scisci.data.references import fit_references
 from scisci.data.splits import Plan
 from scisci.data.store import Store, fingerprint
-from scisci.data.writer import write_split
+from scisci.data.writer import new_store, shard_path, write_split
 
 NEEDED = ("train", "val", "test")
 
@@ -43,23 +40,15 @@ def resplit(store: Store, path: Path, plan: Plan) -> list[int]:
         )
     check_target(store, path)
     store.verify()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with creating(path):
-        temporary.mkdir(parents=True)
-    try:
-        strange = _write(store, temporary, plan)
-        with creating(path):
-            (temporary / "shard-00000.h5" if path.suffix == ".h5" else temporary).rename(path)
-        return strange
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with new_store(path) as folder:
+        return _write(store, folder, plan)
 
 
 def _write(store: Store, folder: Path, plan: Plan) -> list[int]:
     with ExitStack() as stack:
         shards: list[h5py.File] = []
         for number, held in enumerate(store.shards):
-            shards.append(stack.enter_context(h5py.File(folder / f"shard-{number:05d}.h5", "w")))
+            shards.append(stack.enter_context(h5py.File(shard_path(folder, number), "w")))
             columns = {name: values[held] for name, values in plan.columns.items()}
             _copy(store.h5(number), shards[-1], columns, _outdated(store))
         first, strange = shards[0], list[int]()

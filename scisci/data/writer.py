@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -130,34 +131,34 @@ class StoreWriter:
             self._count += len(take)
         self._pending_items = 0
         if self._new_groups:
-            _extend(self._shards[0]["groups"], np.array(self._new_groups, dtype=object))
+            extend(self._shards[0]["groups"], np.array(self._new_groups, dtype=object))
             self._new_groups.clear()
 
     def _new_shard(self) -> h5py.File:
-        file = h5py.File(self._temporary / f"shard-{len(self._shards):05d}.h5", "w", track_order=False)
+        file = h5py.File(shard_path(self._temporary, len(self._shards)), "w", track_order=False)
         file.attrs.update(format="scisci-store", schema_version=SCHEMA_VERSION, domain=self.domain, samples=0)
         file.create_dataset("offsets", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(8192,))
         for field in self._fields or []:
-            node = _growing(file, f"{field.per}s/{field.name}", field.shape, field.dtype)
+            node = growing(file, f"{field.per}s/{field.name}", field.shape, field.dtype)
             node.attrs["unit"] = field.unit
-        _growing(file, "samples/group", (), "i4")
+        growing(file, "samples/group", (), "i4")
         file.require_group("metadata")
         if not self._shards:
-            _growing(file, "groups", (), h5py.string_dtype())
+            growing(file, "groups", (), h5py.string_dtype())
         return file
 
     def _write(self, file: h5py.File, batch: list[tuple[Sample, int, Mapping[str, Any]]]) -> None:
         lengths = np.array([size(sample) for sample, _, _ in batch])
-        _extend(file["offsets"], file["offsets"][-1] + np.cumsum(lengths))
+        extend(file["offsets"], file["offsets"][-1] + np.cumsum(lengths))
         for field in self._fields or []:
             values = [np.asarray(getattr(sample, field.name), dtype=field.dtype) for sample, _, _ in batch]
-            _extend(file[f"{field.per}s/{field.name}"], (np.concatenate if field.per == "item" else np.stack)(values))
-        _extend(file["samples/group"], np.array([group for _, group, _ in batch], dtype="i4"))
+            extend(file[f"{field.per}s/{field.name}"], (np.concatenate if field.per == "item" else np.stack)(values))
+        extend(file["samples/group"], np.array([group for _, group, _ in batch], dtype="i4"))
         for name in self._metadata:
             values = [metadata[name] for _, _, metadata in batch]
             dtype = h5py.string_dtype() if isinstance(values[0], str) else np.asarray(values[0]).dtype
             node = file.get(f"metadata/{name}")
-            _extend(_growing(file, f"metadata/{name}", (), dtype) if node is None else node, np.array(values, dtype))
+            extend(growing(file, f"metadata/{name}", (), dtype) if node is None else node, np.array(values, dtype))
         file.attrs["samples"] += len(batch)
 
     def _finish(self) -> None:
@@ -181,12 +182,31 @@ class StoreWriter:
             for shard in self._shards:
                 shard.close()
             if error is None:
-                source = self._temporary / "shard-00000.h5" if self._single else self._temporary
+                source = shard_path(self._temporary, 0) if self._single else self._temporary
                 self._refuse_existing()
                 with creating(self.path):
                     source.rename(self.path)
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+@contextmanager
+def new_store(path: Path) -> Iterator[Path]:
+    """A folder for the shards of a store; it becomes `path`, one file if that ends in `.h5`, unless something fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with creating(path):
+        temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        with creating(path):
+            (shard_path(temporary, 0) if path.suffix == ".h5" else temporary).rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where a store in a folder has its shard of this number."""
+    return folder / f"shard-{number:05d}.h5"
 
 
 def write_split(first_shard: h5py.File, name: str, indices: np.ndarray, **attributes: Any) -> None:
@@ -195,7 +215,8 @@ def write_split(first_shard: h5py.File, name: str, indices: np.ndarray, **attrib
     node.attrs.update({key: value for key, value in attributes.items() if value is not None})
 
 
-def _growing(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
+def growing(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
+    """A new data set of a shard, without rows as yet, in chunks that a store can be read by."""
     checked = h5py.check_string_dtype(np.dtype(dtype)) is None
     rows = max(64, 8192 // max(1, int(np.prod(shape)))) if checked else 1024
     return file.create_dataset(
@@ -203,7 +224,8 @@ def _growing(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> 
     )
 
 
-def _extend(node: h5py.Dataset, values: np.ndarray) -> None:
+def extend(node: h5py.Dataset, values: np.ndarray) -> None:
+    """Add rows to a data set that grows."""
     start = len(node)
     node.resize(start + len(values), axis=0)
     node[start:] = values
