@@ -187,8 +187,8 @@ def _build(study: Study, label: str, inputs: Inputs, task: type[Any]) -> None:
                 f"the entry {label!r} lacks the learning_rate that {name} is trained with; add it, or have "
                 "'scisci tune' choose it"
             )
-    if entry.overrides and label in (*registry.architectures(), *baselines.names()):
+    if (entry.overrides or study.variant(label)) and label in (*registry.architectures(), *baselines.names()):
         raise UserError(
-            f"the entry {label!r} overrides options of {name}, so tables must not call it {label!r}; "
+            f"the entry {label!r} makes {name} another model, so tables must not call it {label!r}; "
             f"give it a label of its own and the key 'architecture: {name}'"
         )

@@ -164,6 +164,10 @@ def entry(name, **changes):
             entry("nequip", architecture="mpnn", overrides={"channels": 20}),
             "must not call it 'nequip'; give it a label of its own",
         ),
+        (
+            entry("nequip", architecture="mpnn", parametrization="maximal_update"),
+            "must not call it 'nequip'; give it a label of its own",
+        ),
     ],
 )
 def test_what_could_not_run_is_refused(small_store, changes, sentence):
