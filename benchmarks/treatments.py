@@ -73,7 +73,7 @@ def main() -> None:
         means = group.groupby("treatment").mean(numeric_only=True)
         for name in (name for name in plan_order(group) if name in means.index):
             cells = [f"{means.loc[name, share]:.3g}" for share in SHARES]
-            cells += [f"{1000 * means.loc[name, split]:.0f}" for split in splits]
+            cells += [f"{means.loc[name, split]:.0f}" for split in splits]
             print(f"| {name} | {' | '.join(cells)} |")
         for of, to in (("augmentation", "none"), ("latent", "augmentation")):
             print(f"\n{of} / {to}: " + "; ".join(f"{split} {ratio(group, of, to, split)}" for split in splits))
