@@ -18,6 +18,7 @@ COMMANDS = {
     "models": ("scisci.tasks.models_cli", "list, measure and check architectures; list baselines"),
     "symmetry": ("scisci.tasks.symmetry_cli", "measure the symmetry errors of a trained model"),
     "sweep": ("scisci.sweep.cli", "plan and run a study: architecture x size x data x seed"),
+    "tune": ("scisci.sweep.tune_cli", "choose every learning rate of a study with one budget for all"),
     "scale": ("scisci.scaling.cli", "fit and compare scaling laws"),
     "report": ("scisci.report.cli", "turn a results table into a page, or into figures"),
     "leaderboard": ("scisci.leaderboard.cli", "submit models, recompute their scores, rank them and look"),

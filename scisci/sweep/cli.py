@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +27,7 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="do all runs of a study that are not recorded yet")
     run.add_argument("study", type=Path, help="study file (YAML)")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the sweep")
-    run.add_argument(
-        "--engine",
-        choices=("ray", "inline"),
-        help="ray: worker processes (default); inline: this process (default with --shard)",
-    )
-    run.add_argument("--workers", type=_positive, metavar="N", help="worker processes (default: one per core)")
+    add_engine(run)
     run.add_argument(
         "--order",
         choices=("longest", "smallest"),
@@ -38,14 +35,10 @@ def parser() -> argparse.ArgumentParser:
         help="longest runs first ends soonest (default); smallest first gives an early look at the law",
     )
     run.add_argument(
-        "--retry",
-        action="append",
-        default=[],
-        choices=STATUSES,
-        help="do runs again that were recorded as this",
-    )
-    run.add_argument(
-        "--shard", type=_shard, metavar="I/N", help="only part I of N (counted from 1), e.g. in a job array"
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="only part I of N (counted from 1), e.g. in a job array; inline by default",
     )
     run.set_defaults(act=_run)
 
@@ -64,6 +57,41 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Options on where and how runs are done, for every command that does some."""
+    parser.add_argument(
+        "--engine",
+        choices=("ray", "inline"),
+        help="ray: worker processes (default); inline: this process",
+    )
+    parser.add_argument("--workers", type=positive, metavar="N", help="worker processes (default: one per core)")
+    parser.add_argument(
+        "--retry",
+        action="append",
+        default=[],
+        choices=STATUSES,
+        help="do runs again that were recorded as this",
+    )
+
+
+def engine_of(arguments: argparse.Namespace, default: str = "ray") -> str:
+    """The engine that the options ask for."""
+    engine: str = arguments.engine or default
+    if engine == "inline" and arguments.workers:
+        raise UserError("the inline engine works in this process alone; add '--engine ray' to use --workers")
+    return engine
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Answer an interruption of the runs in `folder` with how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"interrupted; what is recorded in {folder} stays, and the same command goes on from there")
+        raise SystemExit(130) from None
+
+
 def main(argv: list[str]) -> None:
     """Entry point of `scisci sweep`."""
     arguments = parser().parse_args(argv)
@@ -76,25 +104,19 @@ def _run(arguments: argparse.Namespace) -> None:
     from scisci.sweep.progress import make_listener
     from scisci.sweep.study import load_study
 
-    engine = arguments.engine or ("inline" if arguments.shard else "ray")
-    if engine == "inline" and arguments.workers:
-        raise UserError("the inline engine works in this process alone; add '--engine ray' to use --workers")
+    engine = engine_of(arguments, "inline" if arguments.shard else "ray")
     plan = make_plan(load_study(arguments.study))
-    try:
-        with make_listener() as listener:
-            state = sweep(
-                plan,
-                arguments.out,
-                listener,
-                engine=engine,
-                workers=arguments.workers,
-                order=arguments.order,
-                retry=arguments.retry,
-                shard=arguments.shard,
-            )
-    except KeyboardInterrupt:
-        print(f"interrupted; what is recorded in {arguments.out} stays, and the same command goes on from there")
-        raise SystemExit(130) from None
+    with resumable(arguments.out), make_listener() as listener:
+        state = sweep(
+            plan,
+            arguments.out,
+            listener,
+            engine=engine,
+            workers=arguments.workers,
+            order=arguments.order,
+            retry=arguments.retry,
+            shard=arguments.shard,
+        )
     outcome = ", ".join(f"{count} {status}" for status, count in state.statuses.most_common()) or "none to do"
     print(f"{state.total} runs of {plan.study.study}: {outcome}")
     if state.total and not state.statuses["ok"]:
@@ -143,7 +165,8 @@ def _write_table(folder: Path, everything: bool) -> None:
         print(f"left out {collected.unplanned} recorded runs that the plan does not name; --all takes them in")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number of 1 or more, as an option gives it."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")

@@ -55,7 +55,7 @@ def execute(spec: RunSpec, folder: Path) -> RunResult:
         learning_rate=spec.optimization.learning_rate,
         seconds=time.perf_counter() - started,
         device="cpu",
-        splits={} if diverged else {"test": SplitResult(metrics={"force_mae": error})},
+        splits={} if diverged else {name: SplitResult(metrics={"force_mae": error}) for name in spec.evaluation.splits},
     )
 
 

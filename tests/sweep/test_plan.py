@@ -46,6 +46,16 @@ def test_the_grid_is_the_product(entries, data, seeds):
     assert len(planned) == len(asked) == len(grid) == len(set(names(grid)))
 
 
+@given(ENTRIES, AMOUNTS, SEEDS, st.lists(st.floats(1e-4, 1.0), min_size=1, max_size=3, unique=True))
+def test_learning_rates_are_one_more_dimension_of_the_grid(entries, data, seeds, rates):
+    architectures = {name: {"sizes": sizes} for name, sizes in entries.items()}
+    grid = plan(architectures=architectures, data=data, seeds=seeds, learning_rates=rates)
+    at = lambda rate: {name: entry | {"learning_rate": rate} for name, entry in architectures.items()}
+    alone = [names(plan(architectures=at(rate), data=data, seeds=seeds)) for rate in rates]
+    assert sorted(names(grid)) == sorted(itertools.chain(*alone))
+    assert len(grid) == sum(map(len, alone))
+
+
 @given(ENTRIES, AMOUNTS, SEEDS, st.randoms())
 def test_a_runs_name_does_not_depend_on_the_rest_of_the_study(entries, data, seeds, random):
     whole = names(grid_of(entries, data, seeds))

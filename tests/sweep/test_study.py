@@ -50,6 +50,12 @@ def test_a_size_may_have_a_rate_per_amount_of_data(tmp_path):
         load_study(written(tmp_path, study(data=[16, 64], architectures={"linear": LINEAR | {"learning_rate": rates}})))
 
 
+def test_how_a_rate_was_chosen_may_be_said_per_size(tmp_path):
+    choices = {"2": "a scan", "4": "a guess"}
+    read = load_study(written(tmp_path, linear(learning_rate_choice=choices)))
+    assert {size: read.recipe("linear", size, 16).learning_rate_choice for size in choices} == choices
+
+
 def test_an_entry_may_have_steps_of_its_own(tmp_path):
     entries = {"linear": LINEAR, "framed": LINEAR | {"architecture": "linear", "treatment": "frames", "steps": 5}}
     read = load_study(written(tmp_path, study(architectures=entries)))
@@ -112,6 +118,11 @@ def test_an_entry_of_another_parametrization_is_named_by_its_label(tmp_path):
             linear(learning_rate={"2": 0.1, "4": 0.1, "44": 1.0}),
             r"unknown size in learning_rate '44'; did you mean '4'",
         ),
+        (linear(learning_rate_choice={"2": "a scan"}), r"learning_rate_choice lacks the sizes 4"),
+        (linear(learning_rate_choice={"2": "", "4": "", "5": ""}), r"unknown size in learning_rate_choice '5'"),
+        (study(learning_rates=[0.1, 0.2]), r"the study has learning_rates and 'linear' a learning_rate; remove one"),
+        (study(learning_rates=[0.1, 0.1]), r"learning_rates lists 0\.1 twice"),
+        (study(learning_rates=[0]), r"learning_rates.0: .*greater than 0"),
         (linear(learning_rate=-1), r"learning_rate.*greater than 0"),
         (linear(learning_rate=float("nan")), r"learning_rate.*finite"),
         (
