@@ -67,7 +67,8 @@ class ArchitectureEntry(_Section):
 class Study(_Section):
     """A comparison of architectures: the grid of entry × size × data × seed, trained by one recipe.
 
-    With `learning_rates` the grid has them as one more dimension: every entry is trained at each.
+    With `learning_rates` the grid has them as one more dimension: every entry is trained at each, and measured on ID
+    validation alone, which is to choose among them.
     """
 
     schema_version: Literal[1] = 1
@@ -107,6 +108,10 @@ class Study(_Section):
         _distinct("seeds", self.seeds)
         _distinct("evaluation.splits", self.evaluation.splits)
         _distinct("learning_rates", self.learning_rates)
+        if self.learning_rates and self.evaluation.splits != ("val",):
+            raise ValueError(
+                "the study has learning_rates, which 'val' is to choose among; set evaluation.splits: [val]"
+            )
         for label, entry in self.architectures.items():
             if self.learning_rates and entry.learning_rate is not None:
                 raise ValueError(f"the study has learning_rates and {label!r} a learning_rate; remove one of the two")

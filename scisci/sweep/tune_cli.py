@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     from scisci.sweep.plan import make_plan
     from scisci.sweep.progress import make_listener
     from scisci.sweep.study import load_study
-    from scisci.sweep.tune import STUDY_FILE, TRIALS_FILE, Grid, chosen_study, trial_study, tune, write_study
+    from scisci.sweep.tune import STUDY_FILE, TRIALS, TRIALS_FILE, Grid, chosen_study, trial_study, tune, write_study
 
     if not (0 < arguments.lowest < arguments.highest < float("inf") and arguments.trials > 1):
         raise UserError("a grid needs --trials of 2 or more and 0 < --lowest < --highest")
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
         )
     path = arguments.out / STUDY_FILE
     write_study(chosen_study(study, plan, tried), path)
-    _print(tried, judged)
+    _print(tried, judged, arguments.out / TRIALS)
     print(f"{arguments.out / TRIALS_FILE}: all trials")
     print(f"{path}: the study with these rates; next: scisci sweep run {path} --out …")
 
@@ -137,7 +137,7 @@ def _announce(plan: Plan, study: Study) -> None:
     )
 
 
-def _print(trials: list[Trials], metric: Metric) -> None:
+def _print(trials: list[Trials], metric: Metric, folder: Path) -> None:
     """A row per entry and size, a column per rate."""
     import math
 
@@ -162,6 +162,8 @@ def _print(trials: list[Trials], metric: Metric) -> None:
     for one in trials:
         if one.at_edge:
             print(f"the best rate of {one.cell}, {one.rate:g}, is at the edge of the grid")
+    if any(len(one.ranked) < len(one.rates) for one in trials):
+        print(f"rates at which a run did not end well are ruled out; see 'scisci sweep status {folder}'")
 
 
 def _count(text: str) -> int:

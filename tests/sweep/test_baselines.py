@@ -98,10 +98,12 @@ def test_what_means_nothing_is_refused(
 
 
 def test_baselines_have_no_place_among_learning_rates(clouds: Path) -> None:
-    entries = {"painn": {"sizes": ["3k"]}, "linear_theory": {"sizes": ["1"]}}
+    rates = {"learning_rates": [0.1, 0.2], "evaluation": {"splits": ["val"]}}
+    entries: dict[str, Any] = {"painn": {"sizes": ["3k"]}}
+    assert len(make_plan(Study.model_validate(study(clouds, entries, **rates)))) == 4
+    entries["linear_theory"] = {"sizes": ["1"]}
     with pytest.raises(UserError, match="not trained at learning_rates; remove 'linear_theory'"):
-        make_plan(Study.model_validate(study(clouds, entries, learning_rates=[0.1, 0.2])))
-    assert len(make_plan(Study.model_validate(study(clouds, {"painn": {"sizes": ["3k"]}}, learning_rates=[0.1])))) == 2
+        make_plan(Study.model_validate(study(clouds, entries, **rates)))
 
 
 def test_baselines_of_cosmology_are_not_for_atoms(small_store: Path) -> None:

@@ -48,10 +48,10 @@ def test_the_grid_is_the_product(entries, data, seeds):
 
 @given(ENTRIES, AMOUNTS, SEEDS, st.lists(st.floats(1e-4, 1.0), min_size=1, max_size=3, unique=True))
 def test_learning_rates_are_one_more_dimension_of_the_grid(entries, data, seeds, rates):
-    architectures = {name: {"sizes": sizes} for name, sizes in entries.items()}
-    grid = plan(architectures=architectures, data=data, seeds=seeds, learning_rates=rates)
+    architectures, val = {name: {"sizes": sizes} for name, sizes in entries.items()}, {"splits": ["val"]}
+    grid = plan(architectures=architectures, data=data, seeds=seeds, learning_rates=rates, evaluation=val)
     at = lambda rate: {name: entry | {"learning_rate": rate} for name, entry in architectures.items()}
-    alone = [names(plan(architectures=at(rate), data=data, seeds=seeds)) for rate in rates]
+    alone = [names(plan(architectures=at(rate), data=data, seeds=seeds, evaluation=val)) for rate in rates]
     assert sorted(names(grid)) == sorted(itertools.chain(*alone))
     assert len(grid) == sum(map(len, alone))
 

@@ -15,6 +15,8 @@ from .grid import study
 
 LINEAR = {"sizes": ["2", "4"], "learning_rate": 0.1}
 
+ON_VAL = {"evaluation": {"splits": ["val"]}}
+
 
 def linear(**changes: Any) -> dict[str, Any]:
     """A study of one entry, with `changes` to it."""
@@ -120,7 +122,11 @@ def test_an_entry_of_another_parametrization_is_named_by_its_label(tmp_path):
         ),
         (linear(learning_rate_choice={"2": "a scan"}), r"learning_rate_choice lacks the sizes 4"),
         (linear(learning_rate_choice={"2": "", "4": "", "5": ""}), r"unknown size in learning_rate_choice '5'"),
-        (study(learning_rates=[0.1, 0.2]), r"the study has learning_rates and 'linear' a learning_rate; remove one"),
+        (study(learning_rates=[0.1, 0.2]), r"learning_rates, which 'val' is to choose among"),
+        (
+            study(learning_rates=[0.1, 0.2], **ON_VAL),
+            r"the study has learning_rates and 'linear' a learning_rate; remove one",
+        ),
         (study(learning_rates=[0.1, 0.1]), r"learning_rates lists 0\.1 twice"),
         (study(learning_rates=[0]), r"learning_rates.0: .*greater than 0"),
         (linear(learning_rate=-1), r"learning_rate.*greater than 0"),
