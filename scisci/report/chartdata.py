@@ -141,6 +141,23 @@ def chosen_runs(study: Study) -> pd.DataFrame:
     return rows.loc[rows.groupby("series").value.idxmin()].sort_values("series")
 
 
+def rate_errors(study: Study) -> pd.DataFrame:
+    """Errors on the ID split against learning rates `x`, of models trained at several: a panel per size.
+
+    A row per run, and a row of kind "mean" per rate at which as many seeds ended well as at any; `best` marks the
+    lowest of these.
+    """
+    cell = ["study", "series", "size", "data"]
+    rows = drawable(study, study.scores[study.scores.split == study.identity.name])
+    rows = rows[rows.groupby(cell).lr.transform("nunique") > 1]
+    amounts = rows.data.map(lambda n: f", {n:,.0f} samples") if rows.data.nunique() > 1 else ""
+    rows = rows.assign(kind="run", panel=rows["size"] + amounts, x=rows.lr, y=rows.value).sort_values("params")
+    means = rows.groupby([*cell, "panel", "x"], as_index=False, sort=False).agg(y=("y", "mean"), seeds=("y", "size"))
+    means = means[means.seeds == means.groupby(cell).seeds.transform("max")]
+    means = means.assign(kind="mean", best=means.y == means.groupby(cell).y.transform("min"))
+    return pd.concat([rows, means])[[*_RUN_COLUMNS, "kind", "panel", "x", "y", "best"]]
+
+
 def symmetry_errors(study: Study) -> tuple[pd.DataFrame, float]:
     """A row per run, symmetry group and predicted quantity on the ID split, and the axis floor.
 

@@ -23,7 +23,7 @@ from scisci.report.wording import linear_ticks, log_ticks
 PANEL = 168  # width of a panel in pixels where nothing lays the chart out again
 GAP = 16  # between panels
 
-_FORMATS = {"params": "~s", "data": ",~r", "flops": "~s", "error": "~r"}
+_FORMATS = {"params": "~s", "data": ",~r", "flops": "~s", "error": "~r", "rate": "~r"}
 _FIT_TOOLTIP = ["series:N", "exponent:N", "verdict:N", "law:N"]
 
 
@@ -97,6 +97,23 @@ def severity(study: Study) -> alt.FacetChart:
         .encode(x, y, colour, shape, tooltip=_run_tooltip("y", study.metric.title)),
     ]
     return _panels([rows], layers, rows.panel.unique().tolist(), aspect=0.55, width=520)
+
+
+def rates(study: Study) -> alt.FacetChart:
+    """Error against learning rate: a panel per size, a mark per run, a line through the means, a ring at the best."""
+    rows = chartdata.rate_errors(study)
+    x = _axis("x", _span(rows.x), "learning rate", label="rate")
+    y = _axis("y", _span(rows.y, study.logarithmic), study.metric.title, study.logarithmic)
+    colour, shape = _series(study)
+    best = alt.FieldEqualPredicate(field="best", equal=True)
+    layers = [
+        _rows("mean").mark_line(strokeWidth=1.8, clip=True).encode(x, y, colour),
+        _rows("mean").transform_filter(best).mark_point(size=150, strokeWidth=1.6, clip=True).encode(x, y, colour),
+        _rows("run")
+        .mark_point(filled=True, size=30, opacity=0.85, clip=True)
+        .encode(x, y, colour, shape, tooltip=_run_tooltip("y", study.metric.title, "x", "learning rate")),
+    ]
+    return _panels([rows], layers, rows.panel.unique().tolist(), aspect=1)
 
 
 def symmetry(study: Study) -> alt.FacetChart:

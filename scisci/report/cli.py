@@ -27,12 +27,18 @@ def main(argv: list[str]) -> None:
     options = _parser().parse_args(argv)
     out = options.out or Path(PLACES[options.format])
     _check_out(out, options.format)
+    if options.chart and options.format not in ("png", "svg", "pdf"):
+        raise UserError(f"--chart {options.chart} is an image; add --format png, svg or pdf")
 
     from scisci.report import study as studies
 
     frame = studies.read_table(options.table, options.dataset)
     beside = options.table.with_name("fits.json")
     path = options.fits or (beside if beside.exists() else None)
+    if options.chart:
+        for written in _write_rates(studies.assemble(frame, [], options.metric), options.format, out):
+            print(written)
+        return
     fits = _read(path) if path else []
     metric = studies.choose_metric(frame, options.metric or next((fit.metric for fit in fits), None)).name
     study = studies.assemble(frame, fits if path else _fitted(frame, metric), metric)
@@ -65,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metric", metavar="NAME", help="error to show (default: that of the fits, or the first that has a zero)"
     )
+    parser.add_argument(
+        "--chart",
+        choices=("rates",),
+        help="one image alone: rates, of error against learning rate, from the trials.parquet of 'scisci tune'",
+    )
     parser.add_argument("--dataset", metavar="NAME", help="which data set, where the table has several")
     return parser
 
@@ -91,6 +102,18 @@ def _fitted(frame: pd.DataFrame, metric: str) -> list[Fit]:
     placed = frame[(frame.status != "ok") | (frame.params.notna() & frame.data.notna())]
     entries = study(placed, metric) if (placed.status == "ok").any() else []
     return parse(study_records(entries, metric), "the study")
+
+
+def _write_rates(study: Study, form: str, out: Path) -> list[Path]:
+    from scisci.report import export
+    from scisci.report.layout import rates
+
+    figures = rates(study)
+    if not figures:
+        raise UserError(
+            "no model of the table was trained at several learning rates; make such a table by 'scisci tune'"
+        )
+    return export.write_images(figures, cast("export.Format", form), out)
 
 
 def _write(study: Study, form: str, table: Path, fits: Path | None, out: Path) -> list[Path]:

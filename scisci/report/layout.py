@@ -142,6 +142,18 @@ def symmetry(study: Study) -> list[Figure]:
     return [Figure("symmetry", "Symmetry error by group", caption, charts.symmetry(study))]
 
 
+def rates(study: Study) -> list[Figure]:
+    """Error against learning rate, where models were trained at several."""
+    if chartdata.rate_errors(study).empty:
+        return []
+    caption = (
+        f"On {study.identity.label}. A mark is a run, the line goes through the means over seeds, a ring is around the "
+        "lowest; a rate at which a run did not end well has no mean."
+    )
+    title = f"{capital(study.metric.label)} against learning rate"
+    return [Figure("rates", title, caption, charts.rates(study))]
+
+
 def _drawn(study: Study, rows: pd.DataFrame) -> str:
     """How many runs a chart draws, where not all that finished."""
     drawn, finished = rows.run.nunique(), study.scores.run.nunique()
