@@ -1,4 +1,4 @@
-"""`scisci models`: list architectures and baselines, measure an architecture, check one.
+"""`scisci models`: list architectures and baselines, measure an architecture, check one, compare its widths.
 
 Beside the tasks, which know the baselines.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from scisci.contracts.errors import UserError
+from scisci.contracts.run import Parametrization
 
 
 def main(argv: list[str]) -> None:
@@ -32,8 +33,24 @@ def main(argv: list[str]) -> None:
     check.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="an option of the architecture")
     check.add_argument("--forces", choices=("gradient", "direct"), default="gradient", help="(default gradient)")
     check.set_defaults(run=lambda o: show_checks(o.name, o.size, o.set, o.forces))
+    _add_widths(commands)
     options = parser.parse_args(argv)
     options.run(options)
+
+
+def _add_widths(commands: Any) -> None:
+    widths = commands.add_parser(
+        "widths", help="does what layers give change alike at every width: the coordinate check", description=_WIDTHS
+    )
+    widths.add_argument("name", help="an architecture that declares its widths")
+    widths.add_argument("--dataset", default="xtb-molecules", help="name or path (default xtb-molecules)")
+    widths.add_argument("--parametrization", choices=get_args(Parametrization), default="maximal_update")
+    widths.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 128], help="(default 16 32 64 128)")
+    widths.add_argument("--steps", type=int, default=4, help="steps of AdamW (default 4)")
+    widths.add_argument("--seeds", type=int, default=3, help="models of each width (default 3)")
+    widths.add_argument("--learning-rate", type=float, help="(default: the task's)")
+    widths.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="an option of the architecture")
+    widths.set_defaults(run=show_widths)
 
 
 _INFO = (
@@ -43,6 +60,12 @@ _INFO = (
 _CHECK = (
     "Runs every conformance check of what it is for in double precision on small systems, prints each figure beside "
     "its bound, and ends with exit code 1 if one is missed."
+)
+
+
+_WIDTHS = (
+    "Trains models of several widths on one batch and prints, for the output of every layer, by which power of the"
+    " width its change since the first step grows: near 0 everywhere if one learning rate suits all widths."
 )
 
 
@@ -137,6 +160,33 @@ def show_checks(name: str, size: str | None, settings: list[str], forces: Any) -
     if missed:
         print(f"{name}: {missed} checks missed", file=sys.stderr)
         sys.exit(1)
+
+
+def show_widths(options: argparse.Namespace) -> None:
+    """A row per layer: exponents after each step."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from scisci.tasks.coordinate_check import exponents
+
+    given = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
+    found = exponents(
+        options.name,
+        options.dataset,
+        options.parametrization,
+        options.widths,
+        options.steps,
+        options.seeds,
+        dict(_setting(text) for text in options.set),
+        **given,
+    )
+    asked = f"{options.name}, {options.parametrization}, widths {', '.join(map(str, options.widths))}"
+    steps = [f"step {number}" for number in range(1, options.steps + 1)]
+    table = Table("output of", *steps, title=f"exponent of the change with width: {asked}")
+    for layer, measured in found.items():
+        table.add_row(layer, *(f"{value:.2f} ± {error:.2f}" for value, error in zip(*measured, strict=True)))
+    Console().print(table)
+    print(f"change: root mean square since before step 1; ± standard error over {options.seeds} seeds")
 
 
 def _setting(text: str) -> tuple[str, Any]:
