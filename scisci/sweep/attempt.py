@@ -40,11 +40,11 @@ class Outcome:
     """What an attempt came to.
 
     `done`: executed and recorded here. `recorded`: another process had recorded it. Without a result yet:
-    `busy`, another process is at it; `unstarted`, the worker died before it began.
+    `busy`, another process is at it; `unstarted`, the worker died before it began; `lost`, it died at work.
     """
 
     job: Job
-    state: Literal["done", "recorded", "busy", "unstarted"]
+    state: Literal["done", "recorded", "busy", "unstarted", "lost"]
     result: RunResult | None = None
 
 
@@ -67,8 +67,8 @@ class Destination:
         return loaded
 
 
-def attempt(destination: Destination, job: Job, crash_report: bool = False) -> Outcome:
-    """Execute and record a run, unless another process holds it or has recorded it.
+def attempt(destination: Destination, job: Job, threads: int = 1, crash_report: bool = False) -> Outcome:
+    """Execute a run by `threads` threads and record it, unless another process holds it or has recorded it.
 
     With `crash_report`, a fatal signal leaves Python's stack in the run's folder (for a process of its own).
     Raises only what stops the whole sweep: a full disk, an `execute` that cannot be imported.
@@ -78,34 +78,49 @@ def attempt(destination: Destination, job: Job, crash_report: bool = False) -> O
     with _full_disk_stops(destination), records.claim(job.spec.run) as held:
         if not held:
             return Outcome(job, "busy")
-        present = records.stamp(job.spec.run)
-        if present is not None and present != job.replace:
-            return Outcome(job, "recorded", records.result(job.spec.run))
+        # before one looks: what this machine changes in a folder shared by NFS makes it see what others have
         folder = records.begin(job.spec)
+        if (recorded := _recorded(records, job)) is not None:
+            folder.rmdir()
+            return recorded
+        _use_threads(threads)
         with _crash_report(folder) if crash_report else contextlib.nullcontext():
             result = _execute(execute, job.spec, folder, destination.domain)
         records.commit(job.spec, result)
         return Outcome(job, "done", result)
 
 
-def record_death(destination: Destination, job: Job, status: Status, reason: str, seconds: float) -> Outcome:
-    """Record a run whose process died, unless it had not begun or another process has taken it up since."""
+def record_death(
+    destination: Destination, job: Job, status: Status, reason: str, seconds: float, retry: bool
+) -> Outcome:
+    """Record a run whose process died, unless it had not begun or another process has taken it up since.
+
+    With `retry` it is not recorded but `lost`, unless the crash was one of its own code.
+    """
     records = Records(destination.folder)
     with _full_disk_stops(destination), records.claim(job.spec.run) as held:
         if not held:
             return Outcome(job, "busy")
-        present = records.stamp(job.spec.run)
-        if present is not None and present != job.replace:
-            return Outcome(job, "recorded", records.result(job.spec.run))
+        if (recorded := _recorded(records, job)) is not None:
+            return recorded
         folder = records.partial(job.spec.run)
         if not folder.exists():
             return Outcome(job, "unstarted")
         crash = folder / CRASH_FILE
         fatal = crash.read_text(encoding="utf-8").partition("\n")[0] if crash.exists() else ""
+        if retry and not fatal:
+            return Outcome(job, "lost")
         reason = f"{reason}: {fatal}" if fatal else reason
         result = _no_result(job.spec, destination.domain, status, reason, seconds)
         records.commit(job.spec, result)
         return Outcome(job, "done", result)
+
+
+def _recorded(records: Records, job: Job) -> Outcome | None:
+    present = records.stamp(job.spec.run)
+    if present is None or present == job.replace:
+        return None
+    return Outcome(job, "recorded", records.result(job.spec.run))
 
 
 @contextlib.contextmanager
@@ -122,7 +137,6 @@ def _full_disk_stops(destination: Destination) -> Iterator[None]:
 
 def _execute(execute: Execute, spec: RunSpec, folder: Path, domain: str) -> RunResult:
     """Call `execute`; an exception becomes a result that gives its last line as the reason."""
-    _use_one_thread()
     started = time.perf_counter()
     try:
         with _output_into(folder / OUTPUT_FILE):
@@ -184,11 +198,11 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _use_one_thread() -> None:
+def _use_threads(count: int) -> None:
     """Runs side by side must not compete for cores; the number of threads also changes the last digits."""
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(count)
 
 
 @contextlib.contextmanager

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import Status
@@ -64,22 +65,41 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         choices=("ray", "inline"),
         help="ray: worker processes (default); inline: this process",
     )
-    parser.add_argument("--workers", type=positive, metavar="N", help="worker processes (default: one per core)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="worker processes (default: as there is room)")
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="join a running Ray cluster, 'auto' for that of this machine (default: $RAY_ADDRESS, else start one)",
+    )
+    parser.add_argument(
+        "--retries",
+        type=whole,
+        default=1,
+        metavar="N",
+        help="do a run again up to N times when its process or machine is lost (1); errors are not tried again",
+    )
     parser.add_argument(
         "--retry",
         action="append",
         default=[],
         choices=STATUSES,
-        help="do runs again that were recorded as this",
+        help="do runs again that were recorded with this status",
     )
 
 
-def engine_of(arguments: argparse.Namespace, default: str = "ray") -> str:
-    """The engine that the options ask for."""
+def engine_options(arguments: argparse.Namespace, default: str = "ray") -> dict[str, Any]:
+    """What the options of `add_engine` say, as `sweep` takes it."""
     engine: str = arguments.engine or default
-    if engine == "inline" and arguments.workers:
-        raise UserError("the inline engine works in this process alone; add '--engine ray' to use --workers")
-    return engine
+    if engine == "inline" and (arguments.workers or arguments.address):
+        option = "--workers" if arguments.workers else "--address"
+        raise UserError(f"the inline engine works in this process alone; add '--engine ray' to use {option}")
+    return {
+        "engine": engine,
+        "workers": arguments.workers,
+        "address": arguments.address or os.environ.get("RAY_ADDRESS"),
+        "retry": arguments.retry,
+        "retries": arguments.retries,
+    }
 
 
 @contextmanager
@@ -104,22 +124,23 @@ def _run(arguments: argparse.Namespace) -> None:
     from scisci.sweep.progress import make_listener
     from scisci.sweep.study import load_study
 
-    engine = engine_of(arguments, "inline" if arguments.shard else "ray")
+    options = engine_options(arguments, "inline" if arguments.shard else "ray")
     plan = make_plan(load_study(arguments.study))
     with resumable(arguments.out), make_listener() as listener:
         state = sweep(
             plan,
             arguments.out,
             listener,
-            engine=engine,
-            workers=arguments.workers,
             order=arguments.order,
-            retry=arguments.retry,
+            budget=arguments.budget,
             shard=arguments.shard,
+            **options,
         )
     outcome = ", ".join(f"{count} {status}" for status, count in state.statuses.most_common()) or "none to do"
     print(f"{state.total} runs of {plan.study.study}: {outcome}")
-    if state.total and not state.statuses["ok"]:
+    if left := state.left.total():
+        print(f"{left} runs left out: they would not end in time; the same command goes on with them")
+    if state.done and not state.statuses["ok"]:
         raise UserError(f"no run ended well; see 'scisci sweep status {arguments.out}' for the reasons")
     if state.done > state.statuses["ok"]:
         print(f"see 'scisci sweep status {arguments.out}' for the reasons")
@@ -171,6 +192,23 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return number
+
+
+def whole(text: str) -> int:
+    """A number of 0 or more, as an option gives it."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
+def _span(text: str) -> float:
+    from scisci.sweep.resources import seconds
+
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _shard(text: str) -> Shard:

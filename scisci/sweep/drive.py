@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 from scisci.contracts.run import RunResult
 from scisci.sweep.attempt import EXECUTE, Destination, Job, Outcome
-from scisci.sweep.engine import Engine, cores, make_engine
+from scisci.sweep.engine import Engine, InlineEngine
 from scisci.sweep.forecast import Forecast
 from scisci.sweep.plan import Cell, Plan
 from scisci.sweep.records import Records
@@ -60,13 +61,13 @@ class State:
         """Wall time until the last run ends; None while no run's duration is known."""
         if self.left.total() and not self.forecast.knows:
             return None
-        work = sum(count * self.forecast.cost(cell) for cell, count in self.left.items())
+        work = sum(n * self.forecast.cost(cell) * engine.share(cell) for cell, n in self.left.items() if n)
         longest = 0.0
         for job, since in engine.running:
             expected, elapsed = self.forecast.cost(job.cell), time.monotonic() - since
-            work -= min(elapsed, expected)
+            work -= min(elapsed, expected) * engine.share(job.cell)
             longest = max(longest, expected - elapsed)
-        return max(work / engine.workers, longest)
+        return max(work, longest)
 
 
 class Listener(Protocol):
@@ -84,8 +85,9 @@ class Queue:
 
     Always one of the cell predicted to take longest, or least; predictions improve as runs finish. Longest
     first ends a sweep soonest, for short runs fill the gaps at its end; smallest first gives an early look
-    at the law. Runs are held as numbers within their cell, and their specs made when they are due. A run that
-    another process was at is offered again after `LOOK_AGAIN_SECONDS`.
+    at the law. Where time is short, runs that would not end in it stay, and the smallest comes first until one
+    was measured. Runs are held as numbers within their cell, and their specs made when they are due. A run that
+    another process was at, or that was lost, is offered again after `LOOK_AGAIN_SECONDS`.
     """
 
     def __init__(self, plan: Plan, forecast: Forecast, order: Order) -> None:
@@ -108,16 +110,29 @@ class Queue:
         """Take back a job that another process is at."""
         self._deferred.append((time.monotonic() + LOOK_AGAIN_SECONDS, job))
 
-    def next(self) -> Job | None:
-        """The job to do now; None if there is none at this moment."""
-        if self._waiting:
-            cell = self._best(self._waiting, key=self._forecast.cost)
+    def within(self, seconds: float) -> list[Cell]:
+        """Cells of which a run that waits is predicted to end within `seconds`; any, while none was measured."""
+        cells = dict.fromkeys([*self._waiting, *(job.cell for _, job in self._deferred)])
+        known = self._forecast.knows
+        return [cell for cell in cells if seconds > (self._forecast.cost(cell) if known else 0.0)]
+
+    def next(self, fits: Callable[[Cell], bool] = lambda cell: True, seconds: float = math.inf) -> Job | None:
+        """The job to do now, if it `fits` and is predicted to end within `seconds`; None if there is none just now."""
+        cells = self.within(seconds)
+        if waiting := [cell for cell in cells if cell in self._waiting]:
+            blind = seconds < math.inf and not self._forecast.knows
+            cell = (min if blind else self._best)(waiting, key=self._forecast.cost)
+            if not fits(cell):
+                return None
             spec = self._plan.spec(cell, self._waiting[cell].popleft())
             if not self._waiting[cell]:
                 del self._waiting[cell]
             return Job(cell, spec, self._replace.get(spec.run))
-        if self._deferred and self._deferred[0][0] <= time.monotonic():
-            return self._deferred.popleft()[1]
+        for _ in range(len(self._deferred)):
+            since, job = self._deferred.popleft()
+            if since <= time.monotonic() and job.cell in cells and fits(job.cell):
+                return job
+            self._deferred.append((since, job))
         return None
 
 
@@ -155,34 +170,55 @@ def sweep(
     *,
     engine: str = "ray",
     workers: int | None = None,
+    address: str | None = None,
     order: Order = "longest",
+    budget: float | None = None,
     retry: Collection[str] = (),
+    retries: int = 1,
     shard: Shard | None = None,
     execute: str = EXECUTE,
 ) -> State:
     """Do all runs of a plan that are not recorded in `folder`; returns where the sweep stands at the end.
 
     May be interrupted in any way and called again, also while another call on the same folder is at work.
-    `execute` is "module:function", as in `Destination`. Raises `UserError` for a folder of another study or
-    that cannot be written to, and for a full disk; what goes wrong in a run is recorded as its result.
+    With `address` the runs go to a running Ray cluster. None is begun that is predicted to end later than `budget`
+    seconds from now. One whose process is lost is done again up to `retries` times; those recorded with a status
+    in `retry` are done again. `execute` is "module:function", as in `Destination`. Raises `UserError` for a folder of
+    another study or that cannot be written to, for a full disk, for runs that no machine has the resources for, and
+    for a cluster that is lost; what goes wrong in a run is recorded as its result.
     """
-    folder = Path(folder)
+    folder, deadline = Path(folder), time.monotonic() + (math.inf if budget is None else budget)
     plan.write(folder)
     Records(folder).prepare()
     state, queue = survey(plan, Records(folder), order, retry, shard)
     if len(queue) == 0:
         return state
     destination = Destination(folder, plan.domain, execute)
-    with make_engine(engine, destination, min(workers or cores(), len(queue))) as running:
-        _drive(queue, state, running, listener)
+    if engine == "inline":
+        chosen: Engine = InlineEngine(destination, plan.needs)
+    else:
+        from scisci.sweep.ray_engine import RayEngine
+
+        chosen = RayEngine(
+            destination,
+            plan.needs,
+            list(state.left),
+            workers=workers,
+            most=len(queue),
+            address=address,
+            retries=retries,
+        )
+    with chosen as running:
+        _drive(queue, state, running, listener, deadline)
     return state
 
 
-def _drive(queue: Queue, state: State, engine: Engine, listener: Listener) -> None:
+def _drive(queue: Queue, state: State, engine: Engine, listener: Listener, deadline: float) -> None:
     while True:
-        while engine.free and (job := queue.next()):
+        seconds = deadline - time.monotonic()
+        while job := queue.next(engine.fits, seconds):
             engine.submit(job)
-        if not engine.running and not queue:
+        if not engine.running and not queue.within(seconds):
             return
         listener.tick(state, engine)
         if not engine.running:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from scisci.contracts.errors import UserError, unknown_name
 from scisci.contracts.files import write_text
 from scisci.contracts.run import OptimizationSpec, RunSpec
+from scisci.sweep.resources import Needs
 from scisci.sweep.study import Study
 
 if TYPE_CHECKING:
@@ -89,6 +90,10 @@ class Plan(BaseModel):
             evaluation=study.evaluation,
             code_version=self.code_version,
         )
+
+    def needs(self, cell: Cell) -> Needs:
+        """What each run of a cell occupies."""
+        return self.study.needs(cell.label, cell.size)
 
     def specs(self) -> Iterator[tuple[Cell, RunSpec]]:
         """All runs with their cells, in the order of the study file."""

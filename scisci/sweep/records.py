@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -88,7 +89,8 @@ class Records:
         """Yield whether this process now holds the run; what it holds, no other process can claim.
 
         A POSIX record lock: it belongs to the process (forked loader workers do not inherit it), ends with it
-        however it ends, and works across the machines that share a file system.
+        however it ends, and works across the machines that share a file system with locks: NFS, and Lustre
+        mounted with `flock`. A file system without any is a `UserError`.
         """
         self.locks.mkdir(parents=True, exist_ok=True)
         path = self.locks / run
@@ -155,13 +157,21 @@ def _lock(path: Path) -> int | None:
         except (BlockingIOError, PermissionError):
             os.close(descriptor)
             return None
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            raise UserError(f"the file system of {path.parent} has no file locks; choose another --out") from error
         os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
+    except OSError as error:
+        # NFS says that the file is stale where another machine has removed it
+        if error.errno not in (errno.ENOENT, errno.ESTALE):
+            raise
         return False
 
 

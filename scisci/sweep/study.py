@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from scisci.contracts.errors import UserError, unknown_name
 from scisci.contracts.run import EvaluationSpec, OptimizationSpec, Parametrization, Recipe, TreatmentName
+from scisci.sweep.resources import EntryResources, Needs, Resources
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -38,6 +39,7 @@ class ArchitectureEntry(_Section):
     treatment: TreatmentName = "none"
     steps: PositiveInt | None = Field(default=None, description="instead of those of the study's recipe")
     overrides: dict[str, Any] = Field(default_factory=dict)
+    resources: EntryResources = Field(default=Resources(), description="instead of the study's; also size → resources")
 
     def rate(self, size: str, data: int) -> float | None:
         """Learning rate of one size and amount of data."""
@@ -52,11 +54,12 @@ class ArchitectureEntry(_Section):
     @model_validator(mode="after")
     def _sizes_have_rates(self) -> ArchitectureEntry:
         _distinct("sizes", self.sizes)
-        for key in ("learning_rate", "learning_rate_choice"):
+        for key in ("learning_rate", "learning_rate_choice", "resources"):
             by_size = getattr(self, key)
             if not isinstance(by_size, dict):
                 continue
-            if missing := [size for size in self.sizes if size not in by_size]:
+            missing = [size for size in self.sizes if size not in by_size]
+            if missing and key != "resources":
                 raise ValueError(f"{key} lacks the sizes {', '.join(missing)}")
             for size in by_size:
                 if size not in self.sizes:
@@ -81,6 +84,7 @@ class Study(_Section):
     learning_rates: tuple[LearningRate, ...] = Field(default=(), description="instead of the entries' own")
     optimization: Recipe
     evaluation: EvaluationSpec
+    resources: Resources = Field(default=Resources(), description="what each run occupies while it is trained")
 
     def architecture(self, label: str) -> str:
         """Registered name of the architecture that an entry trains."""
@@ -101,6 +105,11 @@ class Study(_Section):
             learning_rate_choice=entry.choice(size),
             parametrization=entry.parametrization,
         )
+
+    def needs(self, label: str, size: str) -> Needs:
+        """What a run of one entry and size occupies: as the entry says, else as the study says, else one core."""
+        own = self.architectures[label].resources
+        return Needs.of(self.resources, own.get(size, Resources()) if isinstance(own, dict) else own)
 
     @model_validator(mode="after")
     def _runs_are_distinct(self) -> Study:
@@ -141,6 +150,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "architectures": ArchitectureEntry,
     "optimization": Recipe,
     "evaluation": EvaluationSpec,
+    "resources": Resources,
 }
 
 
@@ -169,9 +179,11 @@ def checked(content: dict[str, Any], source: Path | str) -> Study:
 def _first_problem(error: ValidationError) -> str:
     # a misspelt key comes first: that the right one is missing only follows from it
     problem = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
-    place = [str(part) for part in problem["loc"]]
+    place = [str(part) for part in problem["loc"] if part not in ("of all sizes", "by size")]
     if problem["type"] == "extra_forbidden":
-        section = _SECTIONS[place[0]] if len(place) > 1 else Study
+        section: type[BaseModel] = Study
+        if len(place) > 1:
+            section = _SECTIONS["resources" if "resources" in place[:-1] else place[0]]
         within = f"key in {'.'.join(place[:-1])}" if len(place) > 1 else "key"
         return str(unknown_name(within, place[-1], section.model_fields))
     message = problem["msg"].removeprefix("Value error, ")

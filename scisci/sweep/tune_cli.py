@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scisci.contracts.errors import UserError
-from scisci.sweep.cli import add_engine, engine_of, positive, resumable
+from scisci.sweep.cli import add_engine, engine_options, positive, resumable, whole
 
 if TYPE_CHECKING:
     from scisci.contracts.metrics import Metric
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     grid.add_argument("--highest", type=float, default=0.03, metavar="RATE", help="highest learning rate (0.03)")
     grid.add_argument(
         "--widen",
-        type=_count,
+        type=whole,
         default=2,
         metavar="N",
         help="while any best rate is at an end of the grid, add one rate beyond it for all, up to N times (2)",
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     each = top.add_argument_group("each training")
     each.add_argument("--steps", type=positive, metavar="N", help="optimisation steps (default: as in the study)")
     each.add_argument("--data", type=positive, metavar="N", help="training samples (default: the study's largest)")
-    each.add_argument("--seeds", type=_count, nargs="+", default=[0], metavar="SEED", help="one training per seed (0)")
+    each.add_argument("--seeds", type=whole, nargs="+", default=[0], metavar="SEED", help="one training per seed (0)")
     each.add_argument(
         "--sizes",
         choices=("first", "all"),
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> None:
     """Entry point of `scisci tune`."""
     arguments = parser().parse_args(argv)
-    engine = engine_of(arguments)
+    options = engine_options(arguments)
 
     from scisci.contracts.metrics import metric
     from scisci.sweep.plan import make_plan
@@ -90,9 +90,7 @@ def main(argv: list[str]) -> None:
             listener,
             judged,
             widen=arguments.widen,
-            engine=engine,
-            workers=arguments.workers,
-            retry=arguments.retry,
+            **options,
         )
     path = arguments.out / STUDY_FILE
     write_study(chosen_study(study, plan, tried), path)
@@ -164,10 +162,3 @@ def _print(trials: list[Trials], metric: Metric, folder: Path) -> None:
             print(f"the best rate of {one.cell}, {one.rate:g}, is at the edge of the grid")
     if any(len(one.ranked) < len(one.rates) for one in trials):
         print(f"rates at which a run did not end well are ruled out; see 'scisci sweep status {folder}'")
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number

@@ -1,0 +1,123 @@
+"""Ray clusters: one of this process's own, or a running one that it joins."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scisci.contracts.errors import UserError
+from scisci.sweep.resources import Needs, describe
+
+PACKAGE = Path(__file__).resolve().parents[1]
+OBJECT_STORE_BYTES = 80 * 2**20  # near Ray's least: jobs and outcomes are a few kB
+CHECK_SECONDS = 2.0
+PATIENCE_SECONDS = 30.0
+
+
+class Cluster:
+    """What the machines of a Ray cluster hold, and whether this process still reaches it."""
+
+    def __init__(self, ray: Any) -> None:
+        self.ray = ray
+        context = ray.get_runtime_context()
+        self._nodes = ray.nodes()
+        own = next(node for node in self._nodes if node["NodeID"] == context.get_node_id())
+        head, _, port = context.gcs_address.rpartition(":")
+        self._vital = [(head, int(port)), (own["NodeManagerAddress"], own["NodeManagerPort"])]
+        self._checked = time.monotonic()
+
+    def check(self) -> None:
+        """Look which nodes are left; without the head or this machine's own node the cluster is lost: `UserError`.
+
+        Ray itself would wait for them without end.
+        """
+        for address in self._vital:
+            _reach(
+                *address, "the Ray cluster has ended; what is recorded stays, and the same command goes on from there"
+            )
+        self._nodes = self.ray.nodes()
+        self._checked = time.monotonic()
+
+    def check_now_and_then(self) -> None:
+        """`check`, unless it was just done."""
+        if time.monotonic() - self._checked > CHECK_SECONDS:
+            self.check()
+
+    def capacity(self, needs: Needs) -> int:
+        """How many runs of these needs the cluster holds at a time."""
+        return sum(needs.times_in(node["Resources"]) for node in self._nodes if node["Alive"])
+
+    def __str__(self) -> str:
+        nodes = [node["Resources"] for node in self._nodes if node["Alive"]]
+        kinds = {describe(*(node.get(name, 0) for name in ("CPU", "GPU", "memory"))): None for node in nodes}
+        return " / ".join(kinds)
+
+
+def _reach(host: str, port: int, otherwise: str) -> None:
+    """See that something listens at an address; where nothing does, raise a `UserError` that says `otherwise`."""
+    try:
+        socket.create_connection((host.strip("[]"), port), PATIENCE_SECONDS).close()
+    except OSError as error:
+        raise UserError(otherwise) from error
+
+
+@contextlib.contextmanager
+def local(cpus: int, gpus: bool) -> Iterator[Cluster]:
+    """A cluster on this machine that keeps to itself: no dashboard, nothing on the terminal.
+
+    Without `gpus` Ray does not look for any. Its processes end with this one, however it ends.
+    """
+    parent = os.environ.get("RAY_TMPDIR", "/tmp")
+    with tempfile.TemporaryDirectory(prefix="scisci-", dir=parent, ignore_cleanup_errors=True) as temporary:
+        # Ray would run workers at low priority, which anything else on the machine slows down several times over
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        with _connected(
+            address="local",
+            num_cpus=cpus,
+            num_gpus=None if gpus else 0,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=temporary,
+        ) as cluster:
+            yield cluster
+
+
+@contextlib.contextmanager
+def joined(address: str) -> Iterator[Cluster]:
+    """The running cluster at `address` ("auto" or "host:port"), of which this machine must be a node."""
+    if "://" in address:
+        raise UserError(f"cannot join a cluster by {address}; run the command on a node of it, with '--address auto'")
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        _reach(host, int(port), f"no Ray cluster answers at {address}")
+    with _connected(address=address) as cluster:
+        yield cluster
+
+
+@contextlib.contextmanager
+def _connected(**options: Any) -> Iterator[Cluster]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # reports of dead workers would break into the progress bar; the run's record says it better
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+    import ray
+
+    # workers look for modules first where Ray starts: so they find this scisci, not that of a checkout
+    with contextlib.chdir(PACKAGE.parent):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            if options["address"] == "local":
+                raise
+            detail = " ".join(str(error).split())
+            raise UserError(f"cannot join the Ray cluster at {options['address']}: {detail}") from error
+    try:
+        yield Cluster(ray)
+    finally:
+        ray.shutdown()
