@@ -5,9 +5,10 @@ Zhang et al., "A graph neural network for the era of large atomistic models" (20
 neighbours' directions, angles that see the first channels of bonds and atoms, all neighbours within the cutoffs.
 Differences: distances enter as Bessel functions that stay of order one for close pairs, and directions as unit vectors,
 where the paper has the distance itself and directions over distance; polynomial envelopes, exactly zero at the cutoffs;
-sums are scaled by the data's mean number of neighbours, not by constants that bound it from above (`sel` over 10);
-angles are between different bonds only; what nobody reads in the last layers is left out. The first two layers of the
-paper's fitting network are here, the third and the output are the potential's.
+sums are scaled by the root of their mean number of terms in the data, as in other architectures here, where the paper
+has constants (`sel` over 10) and divides messages by theirs, not its root; angles are between different bonds only;
+what nobody reads in the last layers is left out. The first two layers of the paper's fitting network are here; the
+third and the output are the potential's.
 """
 
 from __future__ import annotations
@@ -221,8 +222,8 @@ class DPA3(nn.Module):
 
     Args:
         inputs: what nodes carry: elements, scalars, vectors; of how many data sets they are.
-        average_neighbors: mean number of edges per node, by which sums of messages, and by whose root sums of vectors,
-            are scaled; that of angles per bond follows from it as if density were uniform.
+        average_neighbors: mean number of edges per node, by whose root sums are scaled; that of angles per bond follows
+            from it as if the density were uniform.
         channels: width of atoms.
         edge_channels: width of bonds.
         angle_channels: width of angles, and how many channels of atoms and bonds they see.
@@ -288,18 +289,18 @@ class DPA3(nn.Module):
 
     def forward(self, graph: Graph) -> Features:
         """Graph → scalars [N, W] and vectors [N, 3, C] in x, y, z order."""
-        given, x = self._weighted(graph), self.activation(self.nodes(graph))
+        envelope = self.basis.envelope(graph.lengths)[:, None]
+        given, x = self._weighted(graph, envelope), self.activation(self.nodes(graph))
         edges = self.edges(torch.cat([self.basis(graph.lengths), projections(graph)], dim=1))
         angles = self.angles(given.angles.cosine[:, None])
         for layer in self.layers:
             x, edges, angles = layer(x, edges, angles, given)
-        vectors = None if self.vectors is None else self.vectors(x, graph, edges * given.edge_weights)
+        vectors = None if self.vectors is None else self.vectors(x, graph, edges * envelope)
         return Features(self.fitting(x, graph.dataset), vectors)
 
-    def _weighted(self, graph: Graph) -> Weighted:
-        envelope = self.basis.envelope(graph.lengths)[:, None]
-        directions = graph.vectors * (envelope / graph.lengths[:, None] * self.average_neighbors**-0.5)
+    def _weighted(self, graph: Graph, envelope: Float[Tensor, "edges 1"]) -> Weighted:
         angles, short = line_graph(graph, self.angle_cutoff), self.angle_envelope(graph.lengths)
         together = short.index_select(0, angles.first) * short.index_select(0, angles.second)
-        weights = together[:, None] * self.average_angles**-0.5
-        return Weighted(graph, angles, directions, envelope / self.average_neighbors, weights)
+        edge_weights = envelope * self.average_neighbors**-0.5
+        directions = graph.vectors * (edge_weights / graph.lengths[:, None])
+        return Weighted(graph, angles, directions, edge_weights, together[:, None] * self.average_angles**-0.5)

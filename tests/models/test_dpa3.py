@@ -144,7 +144,7 @@ def written_out(model: DPA3, graph: Graph) -> torch.Tensor:
             for feature in ([e[a] for a in mine], [x[ends[a][1]] for a in mine]):
                 v = sum(cut[a] * torch.outer(unit[a], f) for a, f in zip(mine, feature, strict=True)) / 2.0
                 shape += [v[:, axis] @ v for axis in range(4)]
-            message = sum(cut[a] * told[a][: len(x[n])] for a in mine) / 4.0
+            message = sum(cut[a] * told[a][: len(x[n])] for a in mine) / 2.0
             steps = layer.atoms.steps
             new_x[n] = x[n] + steps[0] * act(layer.atoms.own(x[n])) + steps[2] * message
             new_x[n] = new_x[n] + steps[1] * act(layer.atoms.shape(torch.cat(shape)))
