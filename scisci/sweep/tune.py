@@ -131,18 +131,21 @@ def trial_study(
     """
     recipe = study.optimization
     steps = steps or recipe.steps
-    entries = {
-        label: entry.model_copy(
+    entries = {}
+    for label in networks:
+        entry = study.architectures[label]
+        sizes, resources = entry.sizes[:1] if first_size else entry.sizes, entry.resources
+        entries[label] = entry.model_copy(
             update={
                 "learning_rate": None,
                 "learning_rate_choice": "given",
-                "sizes": entry.sizes[:1] if first_size else entry.sizes,
+                "sizes": sizes,
                 "steps": None if entry.steps is None else max(1, round(entry.steps * steps / recipe.steps)),
+                "resources": {size: resources[size] for size in sizes if size in resources}
+                if isinstance(resources, dict)
+                else resources,
             }
         )
-        for label, entry in study.architectures.items()
-        if label in networks
-    }
     evaluation = {"splits": ("val",), "symmetry_samples": 0, "predictions": False}
     changes = {
         "study": f"{study.study}-tune",

@@ -174,6 +174,8 @@ def test_trials_differ_from_the_study_in_what_tuning_needs_alone():
     assert [made.recipe(label, "2", 32, 0.2).steps for label in "ab"] == [10, 20]
     assert made.recipe("a", "2", 32, 0.2).learning_rate == 0.2
     assert (made.data, made.seeds, made.evaluation.splits) == ((32,), (0,), ("val",))
+    gpus = {"a": entries["a"] | {"resources": {"2": {"gpus": 1}, "4": {"gpus": 2}}}}
+    assert trial_study(regressions(architectures=gpus), ["a"], (0.1,), first_size=True).needs("a", "2").gpus == 1
     with pytest.raises(UserError, match=r"the trials: learning_rates lists 0\.1 twice"):
         trial_study(given, ["a"], (0.1, 0.1))
 
