@@ -58,6 +58,8 @@ def print_standing(standing: Standing) -> None:
         print(f"{trouble.count} {runs} {trouble.status}: {trouble.reason}")
         for spec in trouble.examples:
             name = f"{spec.variant or spec.architecture} {spec.size} data {spec.data} seed {spec.seed}"
+            if standing.plan.study.learning_rates:
+                name += f" rate {spec.optimization.learning_rate:g}"
             print(f"  {name}: runs/{spec.run}")
     if standing.unplanned:
         print(f"{standing.unplanned} recorded runs are not in the plan")

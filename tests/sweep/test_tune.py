@@ -103,7 +103,7 @@ def test_the_grid_grows_beyond_its_ends_for_all_alike(tmp_path, journal):
     assert {one.rates for one in inner} == {(0.2, 0.4, 0.8, 1.6)}
 
 
-def test_what_diverges_is_ruled_out_and_counts_as_untrained(tmp_path):
+def test_what_diverges_is_ruled_out_and_counts_as_untrained(tmp_path, capsys):
     plan, trials = tuned(regressions(), Grid(0.5, 5e7, 3), tmp_path)
     for one in trials:
         assert one.rate == 0.5
@@ -112,6 +112,8 @@ def test_what_diverges_is_ruled_out_and_counts_as_untrained(tmp_path):
         best = closed_form(int(one.cell.size), 32, 0, 0.5)
         assert one.sensitivity == pytest.approx(2 / 3 * (start - best))
         assert "no other ended well" in one.sentence(plan.study) or one.means[1] > start
+    sweep_main(["status", str(tmp_path / "trials")])
+    assert "linear 2 data 32 seed 0 rate 5e+07: runs/" in capsys.readouterr().out
     table = read_results(tmp_path / "trials.parquet").to_pandas()
     assert set(table.status) == {"ok", "diverged"}
     assert table.groupby("study").run.nunique().to_dict() == {"regressions-tune": 9, "regressions-tune-untrained": 3}
