@@ -129,8 +129,11 @@ def batches(store: Store, split: str, samples: int | None) -> Iterator[tuple[np.
 def energy_shift(store: Store, calculator: Any) -> np.ndarray:
     """[119] eV per element by which `calculator` differs from the labels of the first 1,000 training samples.
 
-    A least-squares fit; NaN for elements that do not occur there. No test sample enters.
+    A least-squares fit; NaN for elements that do not occur there. No test sample enters. `UserError` where data sets
+    were combined, whose labels no single shift fits.
     """
+    if store.datasets:
+        raise UserError(f"{store.path} combines {', '.join(store.datasets)}; align energies on one of them at a time")
     evaluator, fit = Evaluator(calculator, ("energy", "forces"), np.zeros(ELEMENTS)), ReferenceFit()
     for _, ragged, names in batches(store, "train", ALIGNMENT_SAMPLES):
         differences = ragged.samples["energy"] - evaluator.outputs(ragged, names)["energy"]

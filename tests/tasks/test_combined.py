@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from ase.calculators.emt import EMT
 from safetensors.torch import load_file
 
 from scisci.contracts.errors import UserError
@@ -31,7 +32,7 @@ from scisci.tasks.base import Task
 from scisci.tasks.calculator import ScisciCalculator
 from scisci.tasks.checkpoints import load_model, load_task
 from scisci.tasks.cli import main
-from scisci.tasks.evaluate import structures
+from scisci.tasks.evaluate import energy_shift, structures
 from scisci.tasks.predictions import write_predictions
 
 # A potential trained by the code that knew no combined data sets, and what that code said of ethanol.
@@ -247,6 +248,11 @@ def test_elements_of_another_data_set_are_refused(small_store: Path, crystals: P
     atoms.calc = ScisciCalculator(run, dataset="copper")
     with pytest.raises(UserError, match=r"trained on \[29\] only"):
         atoms.get_potential_energy()
+
+
+def test_no_single_shift_aligns_several_data_sets(levels: Path) -> None:
+    with pytest.raises(UserError, match="combines low, high; align energies on one of them at a time"):
+        energy_shift(Store(levels / "levels"), EMT())
 
 
 @pytest.mark.parametrize("name", ["", "model.safetensors", "best.ckpt"])
