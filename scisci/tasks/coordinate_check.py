@@ -100,9 +100,10 @@ def changes(task: Task, batch: Any, steps: int) -> dict[str, list[float]]:
         else:
             for name, values in seen.items():
                 found.setdefault(name, []).append(float((values - before[name]).square().mean().sqrt()))
-        optimizer.zero_grad()
-        task.loss(outputs, batch).backward()
-        optimizer.step()
+        if step < steps:
+            optimizer.zero_grad()
+            task.loss(outputs, batch).backward()
+            optimizer.step()
     return found
 
 
