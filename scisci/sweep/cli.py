@@ -36,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
         help="longest runs first ends soonest (default); smallest first gives an early look at the law",
     )
     run.add_argument(
+        "--budget", type=_span, metavar="TIME", help="begin no run that would end later than this, e.g. 90m or 1h30m"
+    )
+    run.add_argument(
         "--shard",
         type=_shard,
         metavar="I/N",
