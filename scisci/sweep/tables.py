@@ -19,9 +19,11 @@ def print_table(table: Table) -> None:
 
 
 def plan_table(plan: Plan) -> Table:
-    """One row per model of a study: how it is made and trained."""
-    columns = ("entry", "architecture", "treatment", "parametrization", "size", "learning rate", "steps", "runs")
-    table = Table(*columns, box=None, pad_edge=False)
+    """One row per model of a study: how it is made and trained; with parametrizations if any is not standard."""
+    told = any(entry.parametrization != "standard" for entry in plan.study.architectures.values())
+    columns = ("size", "learning rate", "steps", "runs")
+    between = ("parametrization",) if told else ()
+    table = Table("entry", "architecture", "treatment", *between, *columns, box=None, pad_edge=False)
     for cell in plan.cells:
         entry = plan.study.architectures[cell.label]
         own = dict.fromkeys(entry.rate(cell.size, data) for data in plan.study.data)
@@ -30,7 +32,7 @@ def plan_table(plan: Plan) -> Table:
             cell.label,
             plan.study.architecture(cell.label),
             entry.treatment,
-            entry.parametrization,
+            *((entry.parametrization,) if told else ()),
             cell.size,
             ", ".join("none" if rate is None else f"{rate:g}" for rate in rates),
             str(entry.steps or plan.study.optimization.steps),
