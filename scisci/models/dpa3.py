@@ -245,7 +245,7 @@ class DPA3(nn.Module):
         "30k": {"channels": 25, "edge_channels": 16, "angle_channels": 8, "layers": 3, "fitting": 48},
         "100k": {"channels": 45, "edge_channels": 28, "angle_channels": 14, "layers": 3, "fitting": 96},
         "300k": {"channels": 72, "edge_channels": 44, "angle_channels": 22, "layers": 4, "fitting": 150},
-        # L3, L6, L12 and L24 of the paper, and 1M between them.
+        # With 6 Å, as published: L3, L6, L12 and L24 of the paper. 1M sees as far as the smaller ones.
         "700k": {"layers": 3, "cutoff": 6.0},
         "1M": {"layers": 5},
         "1.3M": {"layers": 6, "cutoff": 6.0},
