@@ -13,6 +13,7 @@ from scisci.contracts.errors import UserError
 from scisci.data.batch import Elements, graph_batch
 from scisci.data.library import open_dataset
 from scisci.data.parcel import Parcel
+from scisci.data.sampling import EvaluationBatches, TrainingBatches, edge_counts
 from scisci.data.series import SeriesDataset
 from scisci.data.statistics import Statistics, measure_statistics
 from scisci.data.store import Store
@@ -25,7 +26,7 @@ NEEDED = {
 
 
 class GraphDataset(Dataset):
-    """Whole batches of a store by index lists: `__getitems__` returns one collated batch."""
+    """Whole batches of a store by lists of items, epoch x n + sample: `__getitems__` returns one collated batch."""
 
     def __init__(self, store: Store, indices: np.ndarray, cutoff: float, elements: Elements | None) -> None:
         self.samples = indices
@@ -36,7 +37,8 @@ class GraphDataset(Dataset):
         return len(self._indices)
 
     def __getitems__(self, batch: list[int]) -> Any:
-        collated = graph_batch(self._source.take(self._indices[batch]), self._cutoff, self._elements)
+        chosen = self._indices[np.asarray(batch) % len(self)]
+        collated = graph_batch(self._source.take(chosen), self._cutoff, self._elements)
         return collated if get_worker_info() is None else Parcel(collated)
 
 
@@ -51,7 +53,9 @@ class StoreDataModule(L.LightningDataModule):
         dataset: name of a data set (`scisci data list`) or path of a store.
         train_samples: size of the training subset: a count, or a fraction of the split; `None` is all of it. The
             D-sized subset is the first D of one fixed permutation, so subsets are nested.
-        batch_size: systems per training step.
+        batch_size: systems per training batch and device.
+        max_points: instead of that, so many atoms, points, nodes or (of series) steps times channels at most.
+        max_edges: instead of that, so many edges at most. With either, an epoch has every sample exactly once.
         eval_batch_size: systems per evaluation batch.
         val_samples: use only the first so many validation samples.
         test_splits: splits for `test` and `predict`; default: `test` and every `ood_*`.
@@ -64,6 +68,8 @@ class StoreDataModule(L.LightningDataModule):
         dataset: str = "xtb-molecules",
         train_samples: int | float | None = None,
         batch_size: int = 16,
+        max_points: int | None = None,
+        max_edges: int | None = None,
         eval_batch_size: int = 128,
         val_samples: int | None = None,
         test_splits: list[str] | None = None,
@@ -74,13 +80,16 @@ class StoreDataModule(L.LightningDataModule):
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.dataset, self.train_samples = dataset, train_samples
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.max_points, self.max_edges = max_points, max_edges
         self.val_samples, self.test_samples = val_samples, test_samples
         self._test_splits = test_splits
         self.num_workers = num_workers
         self.cutoff = 0.0
         self.context = self.horizon = 0
         self.elements: Elements | None = None
+        self._heaviest: int | None = None
         self._store: Store | None = None
+        self._batches: TrainingBatches | None = None
 
     @property
     def store(self) -> Store:
@@ -137,10 +146,12 @@ class StoreDataModule(L.LightningDataModule):
         Without `training` it needs neither labels nor the splits `train` and `val`.
         """
         self.require(domain, labels=training)
-        for name in ("batch_size", "eval_batch_size", "val_samples", "test_samples"):
+        for name in ("batch_size", "max_points", "max_edges", "eval_batch_size", "val_samples", "test_samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}, but must be at least 1")
+        if self.max_points and self.max_edges:
+            raise UserError("max_points and max_edges both say how large a batch is; leave one of them out")
         if not self.test_splits:
             raise UserError("test_splits is empty; name at least one split, or leave it out for all of them")
         if training:
@@ -151,32 +162,79 @@ class StoreDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Take from what is to be fed the cutoff, and the elements of a model of atoms; or context and horizon.
 
-        Data sets are numbered as the model knows them.
+        Data sets are numbered as the model knows them. For training, `UserError` where batches are not possible.
         """
         task: Any = self.trainer.lightning_module  # type: ignore[union-attr]
         model = task.model
         self.cutoff = getattr(model, "cutoff", 0.0)
         self.context, self.horizon = getattr(task, "context", 0), getattr(task, "horizon", 0)
         self.elements = getattr(model, "known_elements", None)
+        self._heaviest = task.hparams.get("heaviest")
         self._store = self.store.numbered(getattr(model, "datasets", ()))
+        if stage == "fit":
+            self._batches = self._training_batches()
+
+    @property
+    def batches(self) -> TrainingBatches:
+        """Which samples each training batch has."""
+        if self._batches is None:
+            self._batches = self._training_batches()
+        return self._batches
+
+    def _training_batches(self) -> TrainingBatches:
+        indices, trainer = self.train_indices(), self.trainer
+        points = self._points(indices)
+        return TrainingBatches(
+            points,
+            self.batch_size,
+            torch.initial_seed(),
+            sizes=self._edges(indices) if self.max_edges else points,
+            cap=self.max_edges or self.max_points,
+            processes=trainer.world_size if trainer else 1,
+            rank=trainer.global_rank if trainer else 0,
+            accumulate=trainer.accumulate_grad_batches if trainer else 1,
+        )
+
+    def _points(self, indices: np.ndarray) -> np.ndarray:
+        """[n] points that a model is given of each sample, those that are not observed included."""
+        if self.store.domain == "series":
+            return self.store.sample_column("channels")[indices] * (self.context + self.horizon)
+        lengths = self.store.lengths(indices)
+        return lengths if self._heaviest is None else np.minimum(lengths, self._heaviest)
+
+    def _edges(self, indices: np.ndarray) -> np.ndarray:
+        if self.store.domain == "series":
+            raise UserError("series have no edges whose number could be capped; give max_points")
+        return edge_counts(self.store, indices, self.cutoff)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training is among the batches."""
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there, when training does."""
+        if self._batches is not None:
+            self._batches.load_state_dict(state_dict)
 
     def loader(self, split: str, samples: int | None = None, batch_size: int | None = None) -> DataLoader:
         """A loader over the first `samples` of a split, in stored order."""
         indices = self.store.split(split).indices(samples)
-        return self._loader(indices, batch_size or self.eval_batch_size, shuffle=False)
+        dataset, size = self._dataset(indices, training=False), batch_size or self.eval_batch_size
+        if self.trainer is None or self.trainer.world_size == 1:
+            return self._loader(dataset, batch_size=size)
+        batches = EvaluationBatches(len(dataset), size, self.trainer.world_size, self.trainer.global_rank)
+        return self._loader(dataset, batch_sampler=batches)
 
     def _dataset(self, indices: np.ndarray, training: bool) -> GraphDataset | SeriesDataset:
         if self.store.domain == "series":
-            return SeriesDataset(self.store, indices, self.context, self.horizon, rolling=not training)
+            seed = torch.initial_seed()
+            return SeriesDataset(self.store, indices, self.context, self.horizon, rolling=not training, seed=seed)
         return GraphDataset(self.store, indices, self.cutoff, self.elements)
 
-    def _loader(self, indices: np.ndarray, batch_size: int, shuffle: bool) -> DataLoader:
+    def _loader(self, dataset: GraphDataset | SeriesDataset, **batches: Any) -> DataLoader:
         return DataLoader(
-            self._dataset(indices, training=shuffle),
-            batch_size=batch_size,
-            shuffle=shuffle,
-            # A subset smaller than a batch is one batch; otherwise every step sees batch_size systems.
-            drop_last=shuffle and len(indices) > batch_size,
+            dataset,
+            **batches,
             collate_fn=_same,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
@@ -185,7 +243,7 @@ class StoreDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of the training subset."""
-        return self._loader(self.train_indices(), self.batch_size, shuffle=True)
+        return self._loader(self._dataset(self.train_indices(), training=True), batch_sampler=self.batches)
 
     def val_dataloader(self) -> DataLoader:
         """The ID validation split."""

@@ -51,14 +51,15 @@ def rolling_windows(times: np.ndarray, context: int, horizon: int) -> tuple[np.n
     return series, times[series] - back * horizon
 
 
-def random_starts(times: np.ndarray, context: int, horizon: int) -> np.ndarray:
-    """[n] where a window of each series of `times` [n] steps begins its future, from torch's random state.
+def random_starts(times: np.ndarray, context: int, horizon: int, seed: int, draws: Sequence[int]) -> np.ndarray:
+    """[n] where a window of each series of `times` [n] steps begins its future.
 
-    Uniform over all places where the context is whole; where there are none, over all that have some of it.
+    Uniform over all places where the context is whole; where there are none, over all that have some of it. The seed
+    and the number of a draw decide, and nothing else.
     """
     last = times - horizon
     first = np.minimum(context, last.clip(min=1))
-    drawn = torch.rand(len(times), dtype=torch.float64).numpy()
+    drawn = np.array([np.random.default_rng([seed, draw]).random() for draw in draws])
     return first + (drawn * (last - first + 1)).astype(np.int64)
 
 
@@ -123,12 +124,14 @@ def series_batch(
 class SeriesDataset(Dataset):
     """Whole batches of windows of a store's series: `__getitems__` returns one collated batch.
 
-    `rolling`: the windows for evaluation, in order. Otherwise an item is a series, and gives another random window of
-    it each time. `UserError` for a series not longer than the horizon.
+    `rolling`: the windows for evaluation, in order. Otherwise an item is epoch x n + series, and gives a window of the
+    series that is another in every epoch, by `seed`. `UserError` for a series not longer than the horizon.
     """
 
-    def __init__(self, store: Store, indices: np.ndarray, context: int, horizon: int, rolling: bool) -> None:
-        self._context, self._horizon = context, horizon
+    def __init__(
+        self, store: Store, indices: np.ndarray, context: int, horizon: int, rolling: bool, seed: int = 0
+    ) -> None:
+        self._context, self._horizon, self._seed = context, horizon, seed
         self._freqs = store.metadata("freq")[indices]
         self._source, self._indices = store.kept(indices)
         self._times = checked_times(store, indices, horizon)
@@ -139,9 +142,9 @@ class SeriesDataset(Dataset):
         return len(self.samples)
 
     def __getitems__(self, batch: list[int]) -> Any:
-        chosen, starts = np.asarray(batch), None
+        chosen, starts = np.asarray(batch) % len(self), None
         if self._windows is None:
-            starts = random_starts(self._times[chosen], self._context, self._horizon)
+            starts = random_starts(self._times[chosen], self._context, self._horizon, self._seed, batch)
         else:
             chosen, starts = (column[chosen] for column in self._windows)
         # Neighbouring windows share their series, which is read once.

@@ -87,7 +87,10 @@ def test_every_sample_is_loaded_once_an_epoch_and_in_another_order_the_next(crys
     data = StoreDataModule(str(crystals), batch_size=5)
     data.cutoff = 0.0
     shuffled = data.train_dataloader()
-    epochs = [torch.cat([batch.energy for batch in shuffled]) for _ in range(2)]
+    epochs = []
+    for _ in range(2):
+        epochs.append(torch.cat([batch.energy for batch in shuffled]))
+        assert [data.batches.turn().samples for _ in range(8)] == 8 * [5]
     stored = data.store.take(data.train_indices()).samples["energy"]
     for energies in epochs:
         np.testing.assert_array_equal(np.sort(energies.numpy()), np.sort(stored))

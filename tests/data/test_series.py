@@ -119,20 +119,19 @@ def test_windows_for_evaluation_and_for_training(over: list[int], context: int, 
         assert own[0] >= min(context, length - horizon)
         # One more would lack context, or be the 21st.
         assert len(own) == 20 or own[0] - horizon < context
-    torch.manual_seed(seed)
-    drawn = random_starts(times, context, horizon)
+    draws = list(range(seed, seed + len(times)))
+    drawn = random_starts(times, context, horizon, seed, draws)
     assert (drawn >= np.minimum(context, times - horizon)).all()
     assert (drawn + horizon <= times).all()
-    torch.manual_seed(seed)
-    np.testing.assert_array_equal(drawn, random_starts(times, context, horizon))
+    # Each draw is its own, whatever else is drawn with it.
+    np.testing.assert_array_equal(drawn[-1:], random_starts(times[-1:], context, horizon, seed, draws[-1:]))
 
 
 def test_training_windows_begin_anywhere() -> None:
-    torch.manual_seed(0)
-    drawn = random_starts(np.full(4000, 20), 10, 4)
+    drawn = random_starts(np.full(4000, 20), 10, 4, 0, range(4000))
     assert np.bincount(drawn, minlength=17)[10:].min() > 400
-    assert set(random_starts(np.full(2000, 8), 10, 4)) == {4}  # as much context as there is
-    assert len(set(random_starts(np.full(2000, 16), 10, 4))) == 3
+    assert set(random_starts(np.full(2000, 8), 10, 4, 0, range(2000))) == {4}  # as much context as there is
+    assert len(set(random_starts(np.full(2000, 16), 10, 4, 0, range(2000)))) == 3
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -159,7 +158,10 @@ def test_an_epoch_has_one_window_of_every_series(path: Path, samples: list[Serie
     data = StoreDataModule(str(path), batch_size=2, train_samples=4)
     data.context, data.horizon = CONTEXT, HORIZON
     torch.manual_seed(0)
-    epochs = [list(data.train_dataloader()) for _ in range(2)]
+    epochs = []
+    for _ in range(2):
+        epochs.append(list(data.train_dataloader()))
+        assert [data.batches.turn().samples for _ in range(2)] == [2, 2]
     for batches in epochs:
         assert sorted(torch.cat([batch.group for batch in batches]).tolist()) == [0, 1, 2, 4]
         for batch in batches:
