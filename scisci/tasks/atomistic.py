@@ -134,9 +134,11 @@ class AtomisticTask(Task):
         energy = ((outputs["energy"] - batch.energy).abs() / atoms).mean()
         # The small constant keeps the gradient of the norm finite at zero error.
         force = ((outputs["forces"] - batch.forces).square().sum(dim=1) + 1e-12).sqrt().mean()
-        loss = self.hparams["energy_weight"] * energy.to(force.dtype) + self.hparams["force_weight"] * force
+        energy, force = energy.to(force.dtype) * self.batch_weights.systems, force * self.batch_weights.points
+        loss = self.hparams["energy_weight"] * energy + self.hparams["force_weight"] * force
         if self.hparams["stress_weight"]:
-            loss = loss + self.hparams["stress_weight"] * stress_error(outputs, batch).to(loss.dtype)
+            stress = stress_error(outputs, batch).to(loss.dtype) * self.batch_weights.systems
+            loss = loss + self.hparams["stress_weight"] * stress
         return loss
 
 

@@ -16,6 +16,7 @@ from scisci.contracts.errors import UserError, unknown_name
 from scisci.contracts.run import MetricValue, OptimizationSpec
 from scisci.data.batch import first_systems, graph_batch
 from scisci.data.module import StoreDataModule
+from scisci.data.sampling import Turn, Weights
 from scisci.data.store import Store
 from scisci.models import registry, width
 from scisci.models.blocks.graph import Inputs
@@ -124,6 +125,7 @@ class Task(L.LightningModule):
         self.statistics = None
         self.fingerprint = ""
         self.samples_seen = 0
+        self.batch_weights = Weights()
         self.diverged: str | None = None
         self.test_results: dict[str, dict[str, MetricValue]] = {}
         self._validation = Accumulator(self.errors)
@@ -213,24 +215,35 @@ class Task(L.LightningModule):
         """The model's outputs in training."""
         return self.model(batch)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
-        """Loss of one batch, as the symmetry treatment has it; a loss that is not finite ends the training."""
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor] | None:
+        """Loss of one batch, as the symmetry treatment has it; a loss that is not finite ends the training.
+
+        `whole` is its mean over all processes, which all of them end on.
+        """
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        turn = Turn(batch.num_graphs) if data is None else data.batches.turn()
         batch = self.seen(batch)
-        loss = self.treated(self.outputs, batch)
-        if not torch.isfinite(loss):
-            self.diverged = f"the loss became {loss.item()} at step {self.global_step}"
+        self.batch_weights = turn.weights
+        loss = self.treated(self.outputs, batch, turn.before)
+        self.batch_weights = Weights()
+        whole: Any = self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
+        if not torch.isfinite(whole):
+            self.diverged = f"the loss became {whole.item()} at step {self.global_step}"
             self.trainer.should_stop = True
             return None
-        self.samples_seen += batch.num_graphs
+        self.samples_seen += turn.samples
         # Logging costs as much as a small layer, and the curve has every step.
         if batch_idx % LOG_EVERY == 0:
-            self.log("train/loss", loss, prog_bar=True, batch_size=batch.num_graphs)
-        return loss
+            self.log("train/loss", whole, prog_bar=True, batch_size=batch.num_graphs)
+        return {"loss": loss, "whole": whole}
 
-    def treated(self, model: Callable[[Any], dict[str, Tensor]], batch: Any) -> Tensor:
-        """The loss of a batch under the symmetry treatment, whose draws the seed and what was seen decide."""
+    def treated(self, model: Callable[[Any], dict[str, Tensor]], batch: Any, before: int = 0) -> Tensor:
+        """The loss of a batch under the symmetry treatment.
+
+        Its draws are decided by the seed and how many samples were seen, `before` those of processes before this one.
+        """
         assert self.treatment is not None
-        rng = np.random.default_rng([torch.initial_seed(), self.samples_seen])
+        rng = np.random.default_rng([torch.initial_seed(), self.samples_seen + before])
         loss: Tensor = self.treatment(self, model, batch, rng)
         return loss
 
@@ -239,17 +252,22 @@ class Task(L.LightningModule):
         batch = self.seen(batch)
         if batch_idx == 0 and (count := self.hparams.get("symmetry_curve")):
             self._turned = first_systems(batch, count)
-        outputs = self.model(batch)
-        self._validation.update(outputs, batch)
-        self.log("val/loss", self.loss(outputs, batch), batch_size=batch.num_graphs, sync_dist=True)
+        outputs, number = self.model(batch), batch_idx
+        if self.trainer.world_size > 1:
+            number = self.trainer.val_dataloaders.batch_sampler.number(batch_idx)  # type: ignore[union-attr]
+        self._validation.update(outputs, batch, number, self.loss(outputs, batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log validation metrics, and errors under the same rotations every time."""
         if self._turned is not None:
-            for name, metric in symmetry_errors(self.model, [self._turned], 0, ("rotation",), self.compared).items():
-                self.log(f"val/{name}", metric.value, sync_dist=True)
+            found = symmetry_errors(self.model, [self._turned], 0, ("rotation",), self.compared)
+            # The samples are those of the first process, however many there are.
+            for name, metric in self.trainer.strategy.broadcast(found).items():
+                self.log(f"val/{name}", metric.value)
+        self._validation.gather()
+        self.log("val/loss", self._validation.loss())
         for name, metric in self._validation.compute().items():
-            self.log(f"val/{name}", metric.value, prog_bar=name == self.headline, sync_dist=True)
+            self.log(f"val/{name}", metric.value, prog_bar=name == self.headline)
         self._validation = Accumulator(self.errors)
 
     def on_test_epoch_start(self) -> None:

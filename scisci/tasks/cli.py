@@ -6,11 +6,12 @@ import itertools
 import time
 import warnings
 from argparse import ArgumentError
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -27,8 +28,13 @@ from scisci.tasks.baselines import stored
 from scisci.tasks.checkpoints import read_checkpoint, restore
 from scisci.tasks.domains import task_for
 from scisci.tasks.predictions import writing_outputs
-from scisci.tasks.run import TRAINER_DEFAULTS, Curve, accelerator, best_checkpoint, conclude, quiet
+from scisci.tasks.run import TRAINER_DEFAULTS, Curve, accelerator, alone, best_checkpoint, conclude, quiet
 from scisci.tasks.tables import show_errors
+
+STRATEGIES = (
+    *("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp"),
+    *("SingleDeviceStrategy", "DDPStrategy", "FSDPStrategy"),
+)
 
 
 def new_run_folder(root: Path, name: str) -> Path:
@@ -48,6 +54,36 @@ def new_run_folder(root: Path, name: str) -> Path:
             ) from error
         return folder
     raise AssertionError("unreachable")
+
+
+class RunDirectory(Callback):
+    """Has the first process make the run directory as soon as all processes know of each other, and tells the others.
+
+    Checkpoints and logs go there; the last checkpoint is that of the end, since a validation may lie well before it.
+    """
+
+    def __init__(self, make: Callable[[], Path], checkpoints: list[ModelCheckpoint], log: bool) -> None:
+        self._make, self._checkpoints, self._log = make, checkpoints, log
+        self.path = Path()
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Make it."""
+        if stage != "fit":
+            return
+        self.path = trainer.strategy.broadcast(self._make() if trainer.is_global_zero else self.path)
+        for checkpoint in self._checkpoints:
+            checkpoint.dirpath = str(self.path / "checkpoints")
+        if self._log:
+            trainer.logger = CSVLogger(self.path, name="log")
+
+    @property
+    def last(self) -> Path:
+        """The last checkpoint."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the final weights, from which a finished run can be trained longer."""
+        trainer.save_checkpoint(self.last)
 
 
 class CLI(LightningCLI):
@@ -91,9 +127,15 @@ class CLI(LightningCLI):
         config.trainer.inference_mode = False
         if config.trainer.accelerator == "auto":
             config.trainer.accelerator = accelerator()
-        if config.trainer.devices not in (1, "1", [0], "auto", -1) or config.trainer.num_nodes > 1:
-            raise UserError("training on several devices is not supported yet; give --trainer.devices 1")
-        config.trainer.devices = 1
+        config.trainer.use_distributed_sampler = False
+        if self.subcommand == "fit":
+            check_parallel(config.trainer)
+            check_batches(config)
+        else:
+            # A run's config may name several; what is measured is then the same to the last digit.
+            devices = config.trainer.devices
+            config.trainer.devices = devices[:1] if isinstance(devices, list) else 1
+            config.trainer.strategy, config.trainer.num_nodes = "auto", 1
         if config.trainer.precision in ("bf16-true", "16-true", "transformer-engine"):
             raise UserError(
                 f"precision {config.trainer.precision} would round outputs away; give bf16-mixed or 32-true"
@@ -104,25 +146,29 @@ class CLI(LightningCLI):
                 config.verbose = False
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """For `fit`: once model and data are known to be sound, make the run directory and log into it."""
+        """For `fit`: once model and data are known to be sound, have a run directory made and log into it."""
         if self.subcommand == "fit":
             self.datamodule.check(self.model.domain)
             self.model.prepare(self.datamodule)
             config = self.config["fit"]
             if config.ckpt_path is not None:
                 self._check_continuation(read_checkpoint(config.ckpt_path), config.trainer.max_steps)
-            folder = self._run_directory()
-            self.best = best_checkpoint(folder / "checkpoints")
-            last = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
-            kwargs["callbacks"] = [*(self.config_init["fit"].trainer.callbacks or []), self.best, last, self.curve]
-            if config.trainer.logger is None:
-                kwargs["logger"] = CSVLogger(folder, name="log")
+            self.best = best_checkpoint()
+            last = ModelCheckpoint(filename="last", enable_version_counter=False)
+            log = config.trainer.logger is None
+            self.directory = RunDirectory(self._run_directory, [self.best, last], log)
+            given = self.config_init["fit"].trainer.callbacks or []
+            kwargs["callbacks"] = [self.directory, *given, self.best, last, self.curve]
+            if log:
+                kwargs["logger"] = False
         return super().instantiate_trainer(**kwargs)
 
     def _check_continuation(self, checkpoint: dict[str, Any], max_steps: int) -> None:
         if checkpoint["fingerprint"] != self.model.fingerprint:
             raise UserError("the data set changed since this run began; start a new run, or give it the old data")
-        if checkpoint["global_step"] >= max_steps:
+        if StoreDataModule.__qualname__ not in checkpoint:
+            raise UserError("this run was begun by an older scisci, whose order of samples is lost; start a new run")
+        if checkpoint["global_step"] >= max_steps > -1:
             raise UserError(f"this run is finished at {max_steps} steps; to train longer, give --trainer.max_steps")
 
     def _run_directory(self) -> Path:
@@ -142,19 +188,20 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Measure the best weights and write the result."""
-        assert self.run_folder is not None
-        start = time.perf_counter()
-        # The last validation may lie before the last step; a finished run can be trained longer from its end.
-        self.trainer.save_checkpoint(self.run_folder / "checkpoints" / "last.ckpt")
-        run = digest((self.run_folder / "config.yaml").read_bytes())[:16]
-        result = conclude(self.model, self.datamodule, self.trainer, self.best, self.curve, self.run_folder, run)
+        start, folder = time.perf_counter(), self.directory.path
+        found = alone(self.model, self.trainer, self.curve, self.directory.last)
+        if found is None:
+            return
+        self.model, self.trainer = found
+        run = digest((folder / "config.yaml").read_bytes())[:16]
+        result = conclude(self.model, self.datamodule, self.trainer, self.best, self.curve, folder, run)
         seconds = result.training_seconds + time.perf_counter() - start
         result = result.model_copy(update={"seconds": seconds})
-        write_text(self.run_folder / "result.json", result.model_dump_json(indent=1) + "\n")
+        write_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
         if result.status != "ok":
             raise UserError(f"the run {result.status}: {result.reason}; lower --model.learning_rate")
         show(self.model)
-        print(f"run directory: {self.run_folder}")
+        print(f"run directory: {folder}")
 
     def _restore(self) -> None:
         config = self.config[self.subcommand]
@@ -191,6 +238,34 @@ class CLI(LightningCLI):
                 for out in batches:
                     write(out, out["ptr"])
             print(f"wrote {path}")
+
+
+def check_parallel(trainer: Any) -> None:
+    """Refuse ways of training on several devices that do not give the results of one; choose one if none is given."""
+    strategy = trainer.strategy if isinstance(trainer.strategy, str) else trainer.strategy.class_path.split(".")[-1]
+    if strategy not in STRATEGIES:
+        raise UserError(f"the strategy {strategy} is not supported; give ddp or fsdp")
+    if "fsdp" in strategy.lower() and trainer.accelerator == "cpu":
+        raise UserError("the strategy fsdp needs GPUs; give ddp")
+    one = trainer.devices in (1, "1") or (isinstance(trainer.devices, list) and len(trainer.devices) == 1)
+    if strategy == "ddp" or (strategy == "auto" and not (one and trainer.num_nodes == 1)):
+        # Some architectures have parameters without gradient, of vectors in the last layer that nobody reads.
+        trainer.strategy = "ddp_find_unused_parameters_true"
+
+
+def check_batches(config: Any) -> None:
+    """Refuse options that would leave a checkpoint within a step, or the number of steps unknown."""
+    trainer, capped = config.trainer, config.data.max_points or config.data.max_edges
+    accumulate, interval = trainer.accumulate_grad_batches, trainer.val_check_interval
+    if accumulate > 1 and not (isinstance(interval, int) and interval % accumulate == 0):
+        raise UserError(
+            f"val_check_interval counts batches and must be a multiple of accumulate_grad_batches, {accumulate}, since"
+            " checkpoints lie between steps"
+        )
+    if capped and (trainer.max_steps < 0 or not isinstance(interval, int)):
+        raise UserError(
+            "epochs of batches with a cap differ in length; give max_steps and val_check_interval in batches"
+        )
 
 
 def show(task: Task) -> None:

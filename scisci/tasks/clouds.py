@@ -130,4 +130,6 @@ class CloudTask(Task):
         """The training loss of one batch."""
         scales = self.statistics.scales
         parts = [((outputs[name] - batch[name]) / scales[name]).square().mean() for name in self.targets]
-        return torch.stack(parts).mean()
+        return torch.stack(parts).mean() * (
+            self.batch_weights.points if self.vector_output else self.batch_weights.systems
+        )

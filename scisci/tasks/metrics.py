@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -173,32 +174,61 @@ def infilling_errors(outputs: dict[str, Tensor], batch: Any) -> dict[str, tuple[
     }
 
 
+class _Measured(NamedTuple):
+    """What is kept of a batch: the parts of each metric, the group of each sample, and the loss, if it is known."""
+
+    parts: dict[str, tuple[Tensor, Tensor] | Shares | Relative]
+    groups: Tensor
+    loss: Tensor | None
+
+
 class Accumulator:
-    """Collects per-sample errors of one split, batch by batch."""
+    """Collects per-sample errors of one split, batch by batch; batches that processes share come together in order."""
 
     def __init__(self, errors: SampleErrors) -> None:
         self._errors = errors
-        self._parts: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        self._kinds: dict[str, type] = {}
-        self._groups: list[Tensor] = []
+        self._batches: dict[int, _Measured] = {}
 
-    def update(self, outputs: dict[str, Tensor], batch: Any) -> None:
-        """Add a batch."""
+    def update(
+        self, outputs: dict[str, Tensor], batch: Any, number: int | None = None, loss: Tensor | None = None
+    ) -> None:
+        """Add a batch: the next one, or the one of this number, which counts once however often it is added."""
+        found = {}
         for name, parts in self._errors(outputs, batch).items():
-            self._kinds[name] = type(parts)
-            self._parts[name].append((parts[0].detach().cpu(), parts[1].cpu()))
-        self._groups.append(batch.group.cpu())
+            both = parts[0].detach().cpu(), parts[1].cpu()
+            found[name] = type(parts)(*both) if isinstance(parts, Shares | Relative) else both
+        number = len(self._batches) if number is None else number
+        self._batches[number] = _Measured(found, batch.group.cpu(), None if loss is None else loss.detach().cpu())
+
+    def gather(self) -> None:
+        """Take in the batches of all other processes, which do the same."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return
+        all_found: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(all_found, self._batches)
+        merged = {number: batch for found in all_found for number, batch in found.items()}
+        self._batches = dict(sorted(merged.items()))
 
     def parts(self) -> Iterator[tuple[str, type, np.ndarray, np.ndarray]]:
         """Each metric, the kind of its parts (`tuple`, `Shares` or `Relative`), and both for all samples so far."""
-        for name, parts in self._parts.items():
-            first, second = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-            yield name, self._kinds[name], first, second
+        columns = defaultdict(list)
+        for batch in self._batches.values():
+            for name, parts in batch.parts.items():
+                columns[name].append(parts)
+        for name, of_batches in columns.items():
+            first, second = (torch.cat(column).numpy() for column in zip(*of_batches, strict=True))
+            yield name, type(of_batches[0]), first, second
 
     @property
     def groups(self) -> np.ndarray:
         """[n] the group of every sample so far."""
-        return torch.cat(self._groups).numpy()
+        return torch.cat([batch.groups for batch in self._batches.values()]).numpy()
+
+    def loss(self) -> float:
+        """The mean of the batches' losses, each weighted by its number of samples."""
+        losses = torch.stack([batch.loss for batch in self._batches.values() if batch.loss is not None]).double()
+        samples = torch.tensor([len(batch.groups) for batch in self._batches.values()])
+        return float((losses * samples).sum() / samples.sum())
 
     def compute(self) -> dict[str, MetricValue]:
         """The estimate of each metric over all samples so far."""

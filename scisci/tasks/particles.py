@@ -103,7 +103,7 @@ class ParticleTask(Task):
     def loss(self, outputs: dict[str, Tensor], batch: Any) -> Tensor:
         """The training loss of one batch."""
         missed = outputs["displacement"] - (batch.target_positions - batch.pos)
-        return missed.square().mean() / self.statistics.scales["displacement"] ** 2
+        return self.batch_weights.points * missed.square().mean() / self.statistics.scales["displacement"] ** 2
 
     def told(self, outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
         """Positions at the later time, in float64 so that displacements come back, and where particles begin."""

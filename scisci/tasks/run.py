@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import atomic_path, write_text
@@ -27,7 +28,7 @@ from scisci.tasks.accounting import device_name, library_versions, peak_memory, 
 from scisci.tasks.base import Task
 from scisci.tasks.baselines import registry as baselines
 from scisci.tasks.baselines.run import execute as execute_baseline
-from scisci.tasks.checkpoints import read_checkpoint, save_model
+from scisci.tasks.checkpoints import load_task, read_checkpoint, save_model
 from scisci.tasks.domains import task_for
 from scisci.tasks.predictions import recording
 from scisci.tasks.version import code_version
@@ -37,6 +38,8 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": -1,
     "check_val_every_n_epoch": None,
     "num_sanity_val_steps": 0,
+    # Batches know of processes by themselves.
+    "use_distributed_sampler": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
@@ -48,11 +51,20 @@ def accelerator() -> str:
 
 
 class Curve(Callback):
-    """Keeps the training loss per step and the validation metrics, for `curve.parquet`, across interruptions."""
+    """Keeps the training loss per step and the validation metrics, for `curve.parquet`, across interruptions.
+
+    The loss of a step is the mean over all its samples, whichever process they were in and however many batches.
+    """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
+        self._losses: list[torch.Tensor] = []
         self._earlier_seconds, self._start = 0.0, time.perf_counter()
+
+    @property
+    def steps(self) -> int:
+        """Steps so far."""
+        return self.rows[-1]["step"] if self.rows else 0
 
     @property
     def seconds(self) -> float:
@@ -66,16 +78,19 @@ class Curve(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         """A row per step; the loss stays a tensor until the end so that no device waits for it."""
         if outputs:
-            self.rows.append({"step": trainer.global_step, "train/loss": outputs["loss"].detach()})
+            self._losses.append(outputs["whole"])
+            if trainer.global_step > self.steps:
+                self.rows.append({"step": trainer.global_step, "train/loss": torch.stack(self._losses).mean()})
+                self._losses = []
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A row per validation."""
         logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        self.rows.append({"step": trainer.global_step, **logged})
+        self.rows.append({"step": self.steps, **logged})
 
     def state_dict(self) -> dict[str, Any]:
         """Rows and seconds so far, as plain types."""
-        self.rows = [{name: float(value) for name, value in row.items()} for row in self.rows]
+        self.rows = [{name: v if name == "step" else float(v) for name, v in row.items()} for row in self.rows]
         return {"rows": self.rows, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -100,6 +115,11 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
     # A loss that is not finite is skipped on purpose, and the run ends as diverged.
     warnings.filterwarnings("ignore", message=r"`training_step` returned `None`.*")
+    # Which models leave parameters out is not known beforehand, and looking costs next to nothing.
+    warnings.filterwarnings("ignore", message=r"find_unused_parameters=True was specified")
+    warnings.filterwarnings("ignore", message=r"(?s)Grad strides do not match bucket view strides")
+    # All processes log what they have gathered from all of them.
+    warnings.filterwarnings("ignore", message=r"It is recommended to use `self.log\(.*sync_dist=True\)`")
     # Lightning 2.6 calls what torch 2.13 has renamed.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
 
@@ -182,7 +202,7 @@ def execute(spec: RunSpec, folder: Path) -> RunResult:
     return result.model_copy(update={"seconds": time.perf_counter() - start, "learning_rate_choice": chosen})
 
 
-def best_checkpoint(folder: Path) -> ModelCheckpoint:
+def best_checkpoint(folder: Path | None = None) -> ModelCheckpoint:
     """Keeps the checkpoint with the lowest ID validation loss; test splits never choose."""
     return ModelCheckpoint(folder, filename="best", monitor="val/loss", enable_version_counter=False)
 
@@ -235,12 +255,39 @@ def conclude(
     return result.model_copy(update=update)
 
 
+def alone(task: Task, trainer: L.Trainer, curve: Curve, last: Path) -> tuple[Task, L.Trainer] | None:
+    """With what to measure after training: on several devices, the first process by itself, the others with nothing.
+
+    That process takes the final weights from the checkpoint `last`, since parts of them may have been elsewhere.
+    """
+    if trainer.world_size == 1:
+        return task, trainer
+    trainer.strategy.barrier()
+    torch.distributed.destroy_process_group()
+    if not trainer.is_global_zero:
+        return None
+    whole, device = load_task(last), trainer.strategy.root_device
+    whole.diverged = task.diverged
+    one = L.Trainer(
+        **TRAINER_DEFAULTS | {"devices": [device.index] if device.type == "cuda" else 1},
+        accelerator=device.type,
+        precision=trainer.precision,
+        callbacks=[curve],
+        logger=False,
+        enable_checkpointing=False,
+        inference_mode=False,
+        # Not the cluster's, which knows of as many processes as there were.
+        plugins=[LightningEnvironment()],
+    )
+    return whole, one
+
+
 def choose_weights(
     task: Task, data: StoreDataModule, trainer: L.Trainer, best: ModelCheckpoint, curve: Curve
 ) -> dict[str, Any]:
     """Validate the final weights if that was not done, and go back to the best checkpoint if that was better."""
-    steps = trainer.global_step
-    if curve.rows[-1]["step"] != steps or "val/loss" not in curve.rows[-1]:
+    steps = curve.steps
+    if "val/loss" not in curve.rows[-1]:
         trainer.validate(task, data, verbose=False)
     final = curve.rows[-1]["val/loss"]
     if best.best_model_score is not None and not final <= float(best.best_model_score):

@@ -145,7 +145,8 @@ class SeriesTask(Task):
             )
         else:
             missed = -StudentMixture.of(outputs).log_prob(values) - units.scale.log()
-        return (missed * weights).sum() / weights.sum().clamp(min=1) + outputs.get("penalty", 0.0)
+        loss = self.batch_weights.points * (missed * weights).sum() / weights.sum().clamp(min=1)
+        return loss + outputs.get("penalty", 0.0)
 
     def on_validation_epoch_end(self) -> None:
         """Log validation metrics; quantiles, which take longer than the model, are left to tests."""

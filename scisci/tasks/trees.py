@@ -108,7 +108,8 @@ class TreeTask(Task):
             virtual = batch.label >= 0
             odds, labels = outputs["infilling"][virtual], batch.label[virtual].to(outputs["infilling"].dtype)
             # A batch of trees without mergers teaches nothing, but is no error.
-            return binary_cross_entropy_with_logits(odds, labels, reduction="sum") / max(1, len(labels))
+            loss = binary_cross_entropy_with_logits(odds, labels, reduction="sum") / max(1, len(labels))
+            return self.batch_weights.points * loss
         scales = self.statistics.scales
         parts = [((outputs[name] - batch[name]) / scales[name]).square().mean() for name in self.targets]
-        return torch.stack(parts).mean()
+        return self.batch_weights.systems * torch.stack(parts).mean()

@@ -185,7 +185,6 @@ def test_damaged_model_is_one_sentence(finished: Path, tmp_path: Path) -> None:
         (["--data.batch_size=0"], "batch_size is 0"),
         (["--data.test_samples=-5"], "test_samples is -5"),
         (["--data.test_splits=[]"], "test_splits is empty"),
-        (["--trainer.devices=2"], "several devices"),
         (["--trainer.precision=bf16-true"], "bf16-mixed"),
         (["--ckpt_path=nowhere"], "no checkpoint at nowhere"),
         (["--runs=/proc/x"], "cannot make a run directory"),
