@@ -3,10 +3,11 @@
 Qu & Krishnapriyan, "The importance of being scalable: improving the speed and accuracy of neural network interatomic
 potentials across chemical domains" (2024). Every neighbour is a token of distance, elements and bond order; all that a
 network sees is invariant, and angles enter through bond orders and, with `angular`, through the logits.
-Differences: atoms and neighbours have widths of their own, and the last block updates atoms alone; envelopes weigh
-the attention and the bond order is rounded off near zero, so that energies have smooth derivatives; all neighbours
-within the cutoff count unless `max_neighbors` says otherwise; direct forces are equivariant unless `components` asks
-for the paper's, which are not.
+Differences: atoms and neighbours have widths of their own, and the last block updates atoms alone; in every block atoms
+hear from bond orders of the tokens too, since averages, which attention is, neither count neighbours nor tell how near
+they are; envelopes weigh the attention and bond orders are rounded off near zero, so that energies have smooth
+derivatives; all neighbours within the cutoff count unless `max_neighbors` says otherwise; direct forces are equivariant
+unless `components` asks for the paper's, which are not.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from scisci.models.blocks.embedding import NodeEmbedding, VectorEmbedding, projections
 from scisci.models.blocks.graph import Features, Graph, Inputs
 from scisci.models.blocks.linear import scaled_linear
-from scisci.models.blocks.neighborhood import BondOrder, SlotAttention, in_slots
+from scisci.models.blocks.neighborhood import BondOrder, SlotAttention, in_slots, token_orders
 from scisci.models.blocks.radial import BesselBasis
 from scisci.models.registry import register
 
@@ -48,17 +49,21 @@ class Ends(nn.Module):
 
 
 class Block(nn.Module):
-    """Slots hear from their atoms and attend to each other; slot 0 tells its atom; feed-forward networks for both.
+    """Slots hear from their atoms and attend to each other; slot 0 tells its atom, and so do the tokens' bond orders.
 
-    Nobody reads the slots after the `last` block: only slot 0 asks there, the atom itself, which sees no angles.
+    Feed-forward networks for both follow. In bond orders each token is multiplied by a linear function of radial ones.
+    Nobody reads the slots after the `last` block: only slot 0 asks there, the atom itself, whose logits see no angles.
     """
 
-    def __init__(self, channels: int, edge_channels: int, heads: int, l_max: int, last: bool) -> None:
+    def __init__(
+        self, channels: int, edge_channels: int, heads: int, l_max: int, radial_basis: int, angular: bool, last: bool
+    ) -> None:
         super().__init__()
         self.ends = Ends(channels, edge_channels)
         self.norm = nn.LayerNorm(edge_channels)
-        self.attention = SlotAttention(edge_channels, heads, 0 if last else l_max)
-        self.to_atom = scaled_linear(edge_channels, channels)
+        self.attention = SlotAttention(edge_channels, heads, l_max if angular and not last else 0)
+        self.filter = scaled_linear(radial_basis, edge_channels, bias=False)
+        self.to_atom = scaled_linear((l_max + 2) * edge_channels, channels)
         self.of_atom = feed_forward(channels, 4)
         self.to_slots = None if last else scaled_linear(edge_channels, edge_channels)
         self.of_slots = None if last else feed_forward(edge_channels, 2)
@@ -70,11 +75,13 @@ class Block(nn.Module):
         slots: Graph,
         weights: Float[Tensor, "nodes slots"],
         harmonics: Float[Tensor, "nodes slots rows"],
+        radial: Float[Tensor, "nodes slots basis"],
     ) -> tuple[Float[Tensor, "nodes channels"], Float[Tensor, "nodes slots edge_channels"]]:
         """Atoms [N, C] and slots [N, S, E] → the same"""
         tokens = self.norm(edges + self.ends(x, slots))
         gathered = self.attention(tokens, weights, harmonics, 1 if self.to_slots is None else None)
-        x = x + self.to_atom(gathered[:, 0])
+        orders = token_orders(harmonics, tokens * self.filter(radial))
+        x = x + self.to_atom(torch.cat([gathered[:, 0], orders], dim=1))
         x = x + self.of_atom(x)
         if self.to_slots is not None and self.of_slots is not None:
             edges = edges + self.to_slots(gathered)
@@ -124,7 +131,7 @@ class EScAIP(nn.Module):
 
     Args:
         inputs: what nodes carry: elements, scalars, vectors.
-        average_neighbors: mean number of edges per node, by whose root sums of direct forces are scaled.
+        average_neighbors: mean number of edges per node, by whose root sums over neighbours are scaled.
         channels: width of atoms.
         edge_channels: width of neighbours; a multiple of `heads`.
         layers: number of blocks.
@@ -141,11 +148,11 @@ class EScAIP(nn.Module):
 
     SIZES: ClassVar[dict[str, dict[str, int]]] = {
         "3k": {"channels": 8, "edge_channels": 8, "layers": 2, "heads": 1},
-        "10k": {"channels": 12, "edge_channels": 20, "layers": 2, "heads": 1},
-        "30k": {"channels": 24, "edge_channels": 28, "layers": 2, "heads": 1},
-        "100k": {"channels": 40, "edge_channels": 40, "layers": 3, "heads": 2},
-        "300k": {"channels": 62, "edge_channels": 60, "layers": 4, "heads": 2},
-        "1M": {"channels": 124, "edge_channels": 96, "layers": 4, "heads": 4},
+        "10k": {"channels": 16, "edge_channels": 12, "layers": 2, "heads": 1},
+        "30k": {"channels": 28, "edge_channels": 22, "layers": 2, "heads": 1},
+        "100k": {"channels": 42, "edge_channels": 32, "layers": 3, "heads": 2},
+        "300k": {"channels": 64, "edge_channels": 48, "layers": 4, "heads": 2},
+        "1M": {"channels": 128, "edge_channels": 88, "layers": 4, "heads": 4},
     }
     WIDTHS: ClassVar[tuple[str, ...]] = ("channels", "edge_channels", "heads")
     symmetry: ClassVar[dict[str, str]] = dict.fromkeys(
@@ -172,6 +179,7 @@ class EScAIP(nn.Module):
         if edge_channels % heads:
             raise ValueError(f"edge_channels ({edge_channels}) must be a multiple of heads ({heads})")
         self.inputs, self.cutoff, self.max_neighbors = inputs, cutoff, max_neighbors
+        self.scale = average_neighbors**-0.5
         self.embedding, self.basis = NodeEmbedding(inputs, channels), BesselBasis(cutoff, radial_basis)
         # "norm": the products of two directions' harmonics of degree l sum to the Legendre polynomial P_l.
         self.harmonics = o3.SphericalHarmonics(list(range(l_max + 1)), normalize=True, normalization="norm")
@@ -179,7 +187,7 @@ class EScAIP(nn.Module):
         self.length = scaled_linear(radial_basis + 2 * inputs.vectors, edge_channels)
         self.ends, self.token = Ends(channels, edge_channels), scaled_linear(edge_channels, edge_channels)
         self.blocks = nn.ModuleList(
-            Block(channels, edge_channels, heads, l_max if angular else 0, last=layer == layers - 1)
+            Block(channels, edge_channels, heads, l_max, radial_basis, angular, last=layer == layers - 1)
             for layer in range(layers)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(layers + 1))
@@ -204,13 +212,14 @@ class EScAIP(nn.Module):
         harmonics = torch.cat([torch.ones_like(envelope)[:, :, None], harmonics[:, :, 1:] * filled[:, :, None]], dim=2)
         x = x + self.order(self.bond_order(harmonics, envelope))
         along = projections(slots) * filled.flatten()[:, None]
-        radial = torch.cat([self.basis(slots.lengths), along], dim=1).unflatten(0, shape)
-        inner = self.length(radial) + self.ends(x, slots)
+        radial = self.basis(slots.lengths)
+        inner = self.length(torch.cat([radial, along], dim=1)).unflatten(0, shape) + self.ends(x, slots)
         edges = self.token(nn.functional.gelu(inner))
+        radial = (radial * self.scale).unflatten(0, shape)
         atoms, neighbors = [self.norms[0](x)], []
         for block, norm in zip(self.blocks, self.norms[1:], strict=True):
             neighbors.append(edges)
-            x, edges = block(x, edges, slots, weights, harmonics)
+            x, edges = block(x, edges, slots, weights, harmonics, radial)
             atoms.append(norm(x))
         scalars = self.readout(torch.cat(atoms, dim=1))
         if self.vectors is None:

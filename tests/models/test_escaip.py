@@ -14,7 +14,7 @@ from torch import Tensor
 from scisci.contracts.errors import UserError
 from scisci.models import registry
 from scisci.models.blocks.graph import Graph, Inputs
-from scisci.models.blocks.neighborhood import ROUNDING, BondOrder, SlotAttention, in_slots
+from scisci.models.blocks.neighborhood import ROUNDING, SHORT, BondOrder, SlotAttention, in_slots, token_orders
 from scisci.models.blocks.radial import Envelope
 from scisci.models.escaip import EScAIP
 from scisci.models.potential import Geometry, Potential
@@ -139,6 +139,32 @@ def test_bond_orders_equal_a_slow_sum_and_do_not_turn(l_max: int) -> None:
     torch.testing.assert_close(order(-rotation), found, rtol=1e-12, atol=1e-12)
 
 
+def slow_token_orders(tokens: Tensor, vectors: Tensor, l_max: int) -> Tensor:
+    """One channel, one harmonic and one neighbour at a time."""
+    found = []
+    for degree, channel in itertools.product(range(l_max + 1), range(tokens.shape[1])):
+        sum_ = torch.zeros(2 * degree + 1)
+        for token, vector in zip(tokens, vectors, strict=True):
+            sum_ += token[channel] * o3.spherical_harmonics(degree, vector, normalize=True, normalization="norm")
+        found.append(torch.sqrt(sum_.square().sum() + SHORT) if degree else sum_[0])
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("l_max", [0, 1, 3])
+def test_orders_of_tokens_equal_a_slow_sum_and_do_not_turn(l_max: int) -> None:
+    tokens, vectors = torch.randn(2, 5, 4), torch.randn(2, 5, 3)
+
+    def orders(by: Tensor) -> Tensor:
+        of = o3.spherical_harmonics(list(range(l_max + 1)), vectors @ by.T, normalize=True, normalization="norm")
+        return token_orders(of, tokens)
+
+    found, rotation = orders(torch.eye(3)), o3.rand_matrix()
+    expected = [slow_token_orders(*each, l_max) for each in zip(tokens, vectors, strict=True)]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(orders(rotation), found, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(orders(-rotation), found, rtol=1e-12, atol=1e-12)
+
+
 def slow_attention(layer: SlotAttention, tokens: Tensor, weights: Tensor, directions: list[Tensor | None]) -> Tensor:
     """Slot by slot, channel by channel, with Legendre polynomials of the angle; a slot without direction has none."""
     query, key, value = (linear.weight for linear in (layer.query, layer.key, layer.value))
@@ -205,14 +231,16 @@ def slow_model(model: EScAIP, graph: Graph) -> tuple[Tensor, Tensor]:
     atoms, kept = [[model.norms[0](one) for one in x]], []
     for block, norm in zip(model.blocks, model.norms[1:], strict=True):
         kept.append(dict(edges))
-        gathered = {}
+        gathered, orders = {}, {}
         for node in nodes:
             tokens = [block.norm(e + h) for e, h in zip(edges[node], ends(block.ends, node), strict=True)]
             weights = torch.cat([torch.ones(1), envelope(graph.lengths[mine[node]])])
             directions = [None, *graph.vectors[mine[node]]]
             gathered[node] = slow_attention(block.attention, torch.stack(tokens), weights, directions)
+            filters = block.filter(model.basis(graph.lengths[mine[node]])) / 2.0
+            orders[node] = slow_token_orders(torch.stack(tokens)[1:] * filters, graph.vectors[mine[node]], l_max)
         for node in nodes:
-            x[node] = x[node] + block.to_atom(gathered[node][0])
+            x[node] = x[node] + block.to_atom(torch.cat([gathered[node][0], orders[node]]))
             x[node] = x[node] + block.of_atom(x[node])
             if block.to_slots is not None:
                 edges[node] = [e + block.to_slots(g) for e, g in zip(edges[node], gathered[node], strict=True)]
@@ -252,6 +280,8 @@ def test_an_angle_reaches_the_logits_where_bond_orders_are_made_blind() -> None:
         torch.manual_seed(1)
         model = made(angular=angular)
         model.order.weight.zero_()
+        for block in model.blocks:
+            block.to_atom.weight[:, 2 * 8 :].zero_()
         ends = 2.0 * torch.tensor([[1.0, 0.0, 0.0], [math.cos(angle), math.sin(angle), 0.0]])
         edges = torch.cat([ends, -ends])
         indices = torch.tensor([1, 2, 0, 0]), torch.tensor([0, 0, 1, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -14,6 +15,8 @@ from scisci.models.blocks.linear import scaled_linear
 
 # Bond orders much smaller than its root, 0.01, count as zero: their slope is finite in symmetric surroundings.
 ROUNDING = 1e-4
+# The same for those that tokens weigh: lengths below 0.1.
+SHORT = 1e-2
 
 
 def in_slots(graph: Graph, cutoff: float, max_neighbors: int = 0) -> tuple[Graph, Bool[Tensor, "nodes slots"]]:
@@ -73,6 +76,20 @@ class BondOrder(nn.Module):
         products = torch.bmm((harmonics * envelope[:, :, None]).transpose(1, 2), harmonics).flatten(1)
         mean = products @ self.coupling.to(products.dtype) / (1 + envelope.sum(dim=1, keepdim=True))
         return (mean.square() @ self.rows_of_degree.to(mean.dtype) + ROUNDING).sqrt()
+
+
+def token_orders(
+    harmonics: Float[Tensor, "nodes slots rows"], tokens: Float[Tensor, "nodes slots channels"]
+) -> Float[Tensor, "nodes degrees_channels"]:
+    """Bond orders of what slots say: they bring angles and sums over neighbours to a node, which averages do not.
+
+    [N, S, (l_max + 1)²], [N, S, C] → [N, (l_max + 1) C]: for l = 0 the sums over slots, for l > 0 the lengths
+    (sum_m |sum_j t_jc Y_lm(r_ij)|²)^1/2, which are invariant.
+    """
+    moments = torch.bmm(harmonics.transpose(1, 2), tokens)
+    degrees = range(1, math.isqrt(moments.shape[1]))
+    lengths = [(moments[:, l**2 : (l + 1) ** 2].square().sum(dim=1) + SHORT).sqrt() for l in degrees]  # noqa: E741
+    return torch.cat([moments[:, 0], *lengths], dim=1)
 
 
 def _products_to_harmonics(l_max: int) -> Float[Tensor, "pairs rows"]:
