@@ -36,19 +36,20 @@ def combine(stores: Mapping[str, Store], path: Path, without: Collection[str] = 
         raise UserError(f"a combined store is a folder of shards; leave .h5 off {path}")
     for name, store in stores.items():
         _check(name, store)
-    columns = _columns(stores)
+    columns = _columns(stores, without)
     _check_without(stores, columns, without)
     _check_fields(stores, without)
     for store in stores.values():
         store.verify()
-    filled = {name: kind for name, kind in columns.items() if name not in without}
+    periodic = {name for store in stores.values() for name in store.fields if name in PERIODIC} - {*without}
+    columns = {name: text for name, text in columns.items() if name not in without}
     with new_store(path) as folder, ExitStack() as stack:
         shards, groups = list[h5py.File](), 0
         for number, store in enumerate(stores.values()):
             for k in range(len(store.shards)):
                 shards.append(stack.enter_context(h5py.File(shard_path(folder, len(shards)), "w")))
                 _copy(store.h5(k), shards[-1], without, groups)
-                _fill(shards[-1], {name for other in stores.values() for name in other.fields} - {*without}, filled)
+                _fill(shards[-1], periodic, columns)
                 _constant(shards[-1], "metadata/dataset", "i4", number)
                 shards[-1]["metadata/dataset"].attrs["names"] = list(stores)
             groups += len(store.groups)
@@ -82,7 +83,7 @@ def _check_without(stores: Mapping[str, Store], columns: Mapping[str, bool], wit
     for name in without:
         if name not in known:
             raise unknown_name("field or metadata column", name, known)
-        if name in FIELDS and FIELDS[name].required:
+        if name in PERIODIC or (name in FIELDS and FIELDS[name].required):
             raise UserError(f"no atoms can be stored without {name}; leave out --without {name}")
     if "dataset" in columns and "dataset" not in without:
         raise UserError(
@@ -102,14 +103,17 @@ def _check_fields(stores: Mapping[str, Store], without: Collection[str]) -> None
             raise UserError(f"{store.path} has no per-element reference energies; import it again to add them")
 
 
-def _columns(stores: Mapping[str, Store]) -> dict[str, bool]:
+def _columns(stores: Mapping[str, Store], without: Collection[str]) -> dict[str, bool]:
     """All metadata columns, and whether each is a text; `UserError` where it is one in some of the stores alone."""
     found: dict[str, bool] = {}
     for store in stores.values():
         for name, node in store.h5(0)["metadata"].items():
             text = h5py.check_string_dtype(node.dtype) is not None
-            if found.setdefault(name, text) != text:
-                raise UserError(f"the metadata column {name!r} is a text in one data set and a number in another")
+            if found.setdefault(name, text) != text and name not in without:
+                raise UserError(
+                    f"the metadata column {name!r} is a text in one data set and a number in another; leave it out with"
+                    f" --without {name}"
+                )
     return found
 
 
@@ -124,13 +128,11 @@ def _copy(source: h5py.File, target: h5py.File, without: Collection[str], groups
     extend(growing(target, "samples/group", (), "i4"), source["samples/group"][...] + groups)
 
 
-def _fill(shard: h5py.File, fields: Collection[str], columns: Mapping[str, bool]) -> None:
+def _fill(shard: h5py.File, periodic: Collection[str], columns: Mapping[str, bool]) -> None:
     """Give a shard the cells and the metadata columns that only other data sets have."""
-    for name in PERIODIC:
-        if name in fields and name not in shard["samples"]:
-            field = FIELDS[name]
-            _constant(shard, f"samples/{name}", field.dtype, 0, field.shape)
-            shard[f"samples/{name}"].attrs["unit"] = field.unit
+    for field in (FIELDS[name] for name in periodic if name not in shard["samples"]):
+        _constant(shard, f"samples/{field.name}", field.dtype, 0, field.shape)
+        shard[f"samples/{field.name}"].attrs["unit"] = field.unit
     for name, text in columns.items():
         if name not in shard.require_group("metadata"):
             _constant(shard, f"metadata/{name}", h5py.string_dtype() if text else "f8", "" if text else np.nan)

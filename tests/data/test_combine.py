@@ -227,8 +227,14 @@ def test_what_cannot_be_combined_is_refused_and_nothing_is_written(
     refused(stores, tmp_path / "new.h5", "leave .h5 off")
     refused(stores, new, "did you mean 'step' or 'stress'", without=["stres"])
     refused(stores, new, "no atoms can be stored without positions", without=["positions"])
+    refused(stores, new, "no atoms can be stored without pbc", without=["stress", "pbc"])
     text = write(tmp_path / "c.h5", [1], 8, rng, columns=lambda k: {"step": "third"})
-    refused({"a": stores["a"], "c": text}, new, "'step' is a text in one data set and a number in another")
+    refused(
+        {"a": stores["a"], "c": text},
+        new,
+        "'step' is a text in one data set and a number in another; .* --without step",
+    )
+    combine({"a": stores["a"], "c": text}, tmp_path / "steps", without=["step"])
     with StoreWriter(tmp_path / "d.h5", "atoms") as writer:
         writer.append(AtomsSample([1], np.zeros((1, 3)), energy=0.0, forces=np.zeros((1, 3))), "g")
         writer.split("train", np.arange(1), "none")
