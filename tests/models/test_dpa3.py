@@ -216,12 +216,12 @@ def test_unread_weights_are_left_out() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-@pytest.mark.parametrize(("size", "published"), [("1.3M", 1.3e6), ("2.5M", 2.5e6), ("4.9M", 4.9e6)])
+@pytest.mark.parametrize(("size", "published"), [("900k", 0.9e6), ("1.3M", 1.3e6), ("2.5M", 2.5e6), ("4.9M", 4.9e6)])
 def test_sizes_have_the_published_parameters(size: str, published: float) -> None:
-    """L6, L12 and L24 of Zhang et al. (2025), with the elements of most of the periodic table.
+    """L3, L6, L12 and L24 of Zhang et al. (2025), with the elements of most of the periodic table.
 
     Theirs count 37 k more that the last layers never use. L3, published as 0.9 M, cannot have the widths of the others:
-    they grow by 0.2 M a layer, from 1.3 M at six, which leaves 0.7 M for three.
+    they grow by 0.2 M a layer, from 1.3 M at six, which leaves 0.7 M for three. With bonds of 128 channels it has 0.92 M.
     """
     assert _parameters(size) == pytest.approx(published, rel=0.05)
 
@@ -234,7 +234,6 @@ def test_parameters_are_those_of_the_published_layer() -> None:
     assert layer == 193_664
     assert _parameters("2.5M") - _parameters("1.3M") == 6 * layer
     assert _parameters("4.9M") - _parameters("2.5M") == 12 * layer
-    assert _parameters("1.3M") - _parameters("700k") == 3 * layer
     # Bonds of the last layer; angles of the last two.
     unread = (2 * n + e + 1) * e + (4 * a + 1) * (e + a) + (e + 1) * e + 2 * e + a + (4 * a + 1) * a + a
     fitting = (n + 1) * 240 + 2 * 241 * 240 + 240 + 240
