@@ -17,38 +17,34 @@ from scisci.sweep.resources import Needs, describe
 
 PACKAGE = Path(__file__).resolve().parents[1]
 OBJECT_STORE_BYTES = 80 * 2**20  # near Ray's least: jobs and outcomes are a few kB
-CHECK_SECONDS = 2.0
 PATIENCE_SECONDS = 30.0
+COUNT_AGAIN_SECONDS = 30.0
 
 
 class Cluster:
     """What the machines of a Ray cluster hold, and whether this process still reaches it."""
 
-    def __init__(self, ray: Any) -> None:
-        self.ray = ray
+    def __init__(self, ray: Any, grows: bool) -> None:
+        self.ray, self._grows = ray, grows
         context = ray.get_runtime_context()
         self._nodes = ray.nodes()
         own = next(node for node in self._nodes if node["NodeID"] == context.get_node_id())
         head, _, port = context.gcs_address.rpartition(":")
         self._vital = [(head, int(port)), (own["NodeManagerAddress"], own["NodeManagerPort"])]
-        self._checked = time.monotonic()
+        self._counted = time.monotonic()
 
     def check(self) -> None:
-        """Look which nodes are left; without the head or this machine's own node the cluster is lost: `UserError`.
-
-        Ray itself would wait for them without end.
-        """
+        """Raise a `UserError` if the head or this machine's own node is gone: Ray would wait for them without end."""
         for address in self._vital:
             _reach(
                 *address, "the Ray cluster has ended; what is recorded stays, and the same command goes on from there"
             )
-        self._nodes = self.ray.nodes()
-        self._checked = time.monotonic()
 
-    def check_now_and_then(self) -> None:
-        """`check`, unless it was just done."""
-        if time.monotonic() - self._checked > CHECK_SECONDS:
+    def count(self, anew: bool = False) -> None:
+        """See which nodes have left and come; now and then, or at once with `anew`."""
+        if anew or (self._grows and time.monotonic() - self._counted > COUNT_AGAIN_SECONDS):
             self.check()
+            self._nodes, self._counted = self.ray.nodes(), time.monotonic()
 
     def capacity(self, needs: Needs) -> int:
         """How many runs of these needs the cluster holds at a time."""
@@ -112,12 +108,10 @@ def _connected(**options: Any) -> Iterator[Cluster]:
     with contextlib.chdir(PACKAGE.parent):
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            if options["address"] == "local":
-                raise
-            detail = " ".join(str(error).split())
-            raise UserError(f"cannot join the Ray cluster at {options['address']}: {detail}") from error
+        except Exception as error:  # Ray raises it bare, too
+            aim = "start Ray" if options["address"] == "local" else f"join the Ray cluster at {options['address']}"
+            raise UserError(f"cannot {aim}: {' '.join(str(error).split())}") from error
     try:
-        yield Cluster(ray)
+        yield Cluster(ray, grows=options["address"] != "local")
     finally:
         ray.shutdown()

@@ -9,6 +9,7 @@ from scisci.sweep.plan import Cell
 
 # Fixed costs per step weigh more in small models, so time grows slower than parameters do.
 TIME_EXPONENT = 0.5
+STEEPEST = 1.5
 STEP_OF_UNNAMED_SIZES = 4.0
 
 
@@ -28,8 +29,9 @@ class Forecast:
     """Predicted cost of a run, by cell: in seconds once any run was measured, in unknown units before that.
 
     A cell with finished runs is predicted by their mean. Another is scaled from the nearest measured size of
-    its entry, or else from the geometric mean over all measured cells, by `nominal size ** TIME_EXPONENT`.
-    A size whose name states no number counts as `STEP_OF_UNNAMED_SIZES` times the one listed before it.
+    its entry by the power of the size that its two nearest show, or else by `TIME_EXPONENT`; an entry without any
+    from the geometric mean over all measured cells. A size whose name states no number counts as
+    `STEP_OF_UNNAMED_SIZES` times the one listed before it.
     """
 
     def __init__(self, cells: Iterable[Cell]) -> None:
@@ -40,7 +42,7 @@ class Forecast:
             unnamed = size * STEP_OF_UNNAMED_SIZES if cell.label == label else 1.0
             stated = nominal_size(cell.size)
             label, size = cell.label, unnamed if math.isnan(stated) else stated
-            self._nominal[cell] = size**TIME_EXPONENT
+            self._nominal[cell] = size
 
     @property
     def knows(self) -> bool:
@@ -59,12 +61,17 @@ class Forecast:
         nominal = self._nominal[cell]
         siblings = [known for known in self._measured if known.label == cell.label]
         if siblings:
-            nearest = min(siblings, key=lambda known: abs(math.log(self._nominal[known] / nominal)))
-            return self._mean(nearest) * nominal / self._nominal[nearest]
-        if not self._measured:
-            return nominal
-        logs = [math.log(self._mean(known) / self._nominal[known]) for known in self._measured]
-        return nominal * math.exp(sum(logs) / len(logs))
+            nearest, *others = sorted(siblings, key=lambda known: abs(math.log(self._nominal[known] / nominal)))
+            return self._mean(nearest) * (nominal / self._nominal[nearest]) ** self._exponent(nearest, others)
+        logs = [math.log(self._mean(known) / self._nominal[known] ** TIME_EXPONENT) for known in self._measured]
+        return nominal**TIME_EXPONENT * math.exp(sum(logs) / max(1, len(logs)))
+
+    def _exponent(self, nearest: Cell, others: list[Cell]) -> float:
+        """How time grows with size between the two nearest sizes, held to what training can do."""
+        for other in others:
+            if ratio := math.log(self._nominal[other] / self._nominal[nearest]):
+                return min(max(math.log(self._mean(other) / self._mean(nearest)) / ratio, 0.0), STEEPEST)
+        return TIME_EXPONENT
 
     def _mean(self, cell: Cell) -> float:
         count, total = self._measured[cell]

@@ -23,6 +23,7 @@ from scisci.sweep.resources import Needs
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 STILLBORN_LIMIT = 5
+LATE_SECONDS = 60.0
 
 
 class RayEngine:
@@ -50,12 +51,14 @@ class RayEngine:
         self._idle: defaultdict[Needs, list[Any]] = defaultdict(list)
         self._busy: dict[Any, tuple[Any, Job, float]] = {}
         self._losses: Counter[str] = Counter()
-        self._hired = self._stillborn = 0
+        self._proven: set[Any] = set()
+        self._stillborn = 0
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self._cluster = stack.enter_context(self._open())
             self._ray = self._cluster.ray
+            self._actor = self._ray.remote(_Worker)
             for cell in self._cells:
                 self._see_that_it_can_run(cell)
             # workers on other machines look for this lock, and fail to take it, before their first run
@@ -130,21 +133,31 @@ class RayEngine:
         for actors in self._idle.values():
             while actors and self._load(idle=True) + self._share(needs) > 1:
                 self._ray.kill(actors.pop())
-        self._hired += 1
         environment = dict.fromkeys(THREADS, str(needs.cpus))
         if needs.gpus == 0:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         options = {"num_cpus": needs.cpus, "num_gpus": needs.gpus or None, "memory": needs.memory or None}
-        actor = self._ray.remote(_Worker).options(**options, max_restarts=0, runtime_env={"env_vars": environment})
+        actor = self._actor.options(**options, max_restarts=0, runtime_env={"env_vars": environment})
         return actor.remote(self._destination, os.getcwd(), self._token, needs.cpus)
 
     def wait(self, timeout: float) -> list[Outcome]:
         ready, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=timeout)
-        self._cluster.check_now_and_then()
+        self._cluster.check()
+        self._cluster.count()
+        self._unblock()
+        return [self._outcome(reference) for reference in ready]
+
+    def _unblock(self) -> None:
+        """See that no new worker waits without end, where machines were lost or others use the cluster."""
+        late = time.monotonic() - LATE_SECONDS
+        waits = any(since < late and actor not in self._proven for actor, _, since in self._busy.values())
+        if waits or self._load(idle=True) > 1:
+            for actors in self._idle.values():
+                while actors:
+                    self._ray.kill(actors.pop())
         for actor, job, _ in self._busy.values():
             if not self._cluster.capacity(self._needs(job.cell)):
-                self._ray.kill(actor)  # or it might wait for a machine that is gone
-        return [self._outcome(reference) for reference in ready]
+                self._ray.kill(actor)
 
     def _outcome(self, reference: Any) -> Outcome:
         from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
@@ -156,7 +169,7 @@ class RayEngine:
             raise error.cause from error
         except RayError as error:
             # if the whole cluster is gone, no run is to blame
-            self._cluster.check()
+            self._cluster.count(anew=True)
             self._ray.kill(actor)
             short = isinstance(error, OutOfMemoryError)
             status: Status = "out_of_memory" if short else "failed"
@@ -167,6 +180,7 @@ class RayEngine:
             self._losses[job.spec.run] += outcome.state == "lost"
         else:
             self._idle[self._needs(job.cell)].append(actor)
+            self._proven.add(actor)
         del self._busy[reference]
         self._stillborn = self._stillborn + 1 if outcome.state == "unstarted" else 0
         if self._stillborn > STILLBORN_LIMIT + self._limit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,18 +14,7 @@ from typing import Any
 
 import pytest
 
-from .grid import EXECUTE, IMPORT_ROOT
-
-DRIVER = f"""
-import sys
-import tempfile
-from scisci.sweep.drive import sweep
-from scisci.sweep.plan import Plan
-from scisci.sweep.progress import make_listener
-folder, engine = sys.argv[1:]
-with make_listener() as listener:
-    sweep(Plan.read(folder), folder, listener, engine=engine, workers=2, execute={EXECUTE!r})
-"""
+from .grid import DRIVER, IMPORT_ROOT
 
 
 @pytest.fixture
@@ -51,9 +41,9 @@ def start_driver(tmp_path: Path, workers_find_tests: None) -> Any:
     """Start drivers of a folder's plan, each in its own process group; the end of the test kills them."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(folder: Path, engine: str) -> subprocess.Popen[bytes]:
+    def start(folder: Path, engine: str, **options: Any) -> subprocess.Popen[bytes]:
         with open(tmp_path / f"driver-{len(started)}.log", "wb") as log:
-            command = [sys.executable, "-W", "error", "-c", DRIVER, str(folder), engine]
+            command = [sys.executable, "-W", "error", "-c", DRIVER, str(folder), engine, json.dumps(options)]
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=os.environ)
         started.append(process)
         return process

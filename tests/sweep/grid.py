@@ -17,6 +17,23 @@ from scisci.sweep.study import Study
 
 EXECUTE = f"{__package__}.regression:execute"
 IMPORT_ROOT = Path(__file__).parents[len(str(__package__).split("."))]
+DRIVER = f"""
+import json
+import sys
+import tempfile
+from scisci.contracts.errors import UserError
+from scisci.sweep.drive import sweep
+from scisci.sweep.plan import Plan
+from scisci.sweep.progress import make_listener
+folder, engine, *rest = sys.argv[1:]
+options = {{"workers": 2, "execute": {EXECUTE!r}}} | (json.loads(rest[0]) if rest else {{}})
+try:
+    with make_listener() as listener:
+        sweep(Plan.read(folder), folder, listener, engine=engine, **options)
+except UserError as error:
+    print(error)
+    sys.exit(2)
+"""
 
 
 class Log:
@@ -81,3 +98,16 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
     return value
+
+
+def running(journal: Path) -> list[int]:
+    """Processes that started a training and did not end it."""
+    ended = {path.name.split(".")[0] for path in journal.glob("[!.]*.end.*")}
+    return [int(p.read_text()) for p in journal.glob("[!.]*.start.*") if p.name.split(".")[0] not in ended]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False

@@ -67,6 +67,8 @@ def go_wrong(spec: RunSpec) -> None:
     if fault == "signal":
         os.kill(os.getpid(), getattr(signal, spec.overrides["signal"]))
         time.sleep(60)
+    elif fault == "none but report":
+        print(os.environ["OMP_NUM_THREADS"], os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
     elif fault == "raise":
         print("about to fail")
         raise ValueError("the matrix is singular\nsecond line")

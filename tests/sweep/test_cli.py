@@ -19,8 +19,7 @@ from scisci.sweep.cli import main
 from scisci.sweep.plan import make_plan
 from scisci.sweep.study import load_study
 
-from .conftest import DRIVER
-from .grid import carry_out, faulty, plan, study, wait_for
+from .grid import DRIVER, carry_out, faulty, plan, study, wait_for
 
 STUDIES = Path(__file__).parents[2] / "configs" / "studies"
 

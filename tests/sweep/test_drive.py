@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -220,6 +221,34 @@ def test_a_forecast_prefers_the_same_cell_then_the_same_entry():
     assert forecast.cost(large) == 60.0
     assert forecast.cost(small) == 2.0
     assert forecast.cost(other) == pytest.approx((2.0 / 1000**0.5 * 60.0 / 100_000**0.5) ** 0.5 * 10_000**0.5)
+
+
+def test_a_forecast_extrapolates_what_two_sizes_show():
+    cells = {size: Cell("a", size) for size in ("1k", "10k", "100k")}
+    forecast = Forecast(cells.values())
+    for size, seconds in (("1k", 3.0), ("10k", 3.0 * 10**0.8)):
+        forecast.observe(cells[size], seconds)
+    assert forecast.cost(cells["100k"]) == pytest.approx(3.0 * 100**0.8)
+    steep = Forecast(cells.values())
+    for size, seconds in (("1k", 1.0), ("10k", 1e9)):
+        steep.observe(cells[size], seconds)
+    assert steep.cost(cells["100k"]) == pytest.approx(1e9 * 10**1.5)
+
+
+def test_a_budget_leaves_out_what_would_not_end_in_time(tmp_path, journal):
+    """Of 8 runs of about 0.4 s each, one after the other, as many begin as 2 s allow."""
+    brake = tmp_path / "brake"
+    brake.touch()
+    slow = faulty(brake=str(brake))
+    grid = plan(architectures={"slow": slow, "huge": slow | {"sizes": ["200000"], "treatment": "frames"}}, data=[16])
+    started = time.monotonic()
+    log = carry_out(grid, tmp_path / "out", budget=1.0)
+    assert {o.job.cell.label for o in log.outcomes} == {"slow"}, "the smallest comes first, and tells of the largest"
+    assert time.monotonic() - started < 5.0
+    brake.unlink()
+    assert len(carry_out(grid, tmp_path / "out", budget=600.0).outcomes) == len(grid) - len(log.outcomes)
+    assert set(journal("start").values()) == {1}
+    assert carry_out(plan(), tmp_path / "none", budget=1e-9).outcomes == []
 
 
 def test_sizes_without_a_number_grow_as_listed():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,7 @@ from scisci.contracts.results import read_results
 from scisci.sweep.collect import collect
 from scisci.sweep.records import Records
 
-from .grid import carry_out, faulty, plan, results, timeless, wait_for
+from .grid import alive, carry_out, faulty, plan, results, running, timeless, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("workers_find_tests")]
 SOUND = {"linear": {"sizes": ["2", "4"], "learning_rate": 0.1}}
@@ -111,16 +110,3 @@ def test_killed_drivers_and_workers_lose_nothing_and_run_nothing_twice(tmp_path,
     assert (tmp_path / "driver-1.log").read_text().count("\n") == (tmp_path / "driver-1.log").read_text().count(
         "] slow"
     )
-
-
-def running(journal: Path) -> list[int]:
-    """Processes that started a training and did not end it."""
-    ended = {path.name.split(".")[0] for path in journal.glob("[!.]*.end.*")}
-    return [int(p.read_text()) for p in journal.glob("[!.]*.start.*") if p.name.split(".")[0] not in ended]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
