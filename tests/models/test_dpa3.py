@@ -221,7 +221,7 @@ def test_sizes_have_the_published_parameters(size: str, published: float) -> Non
     """L3, L6, L12 and L24 of Zhang et al. (2025), with the elements of most of the periodic table.
 
     Theirs count 37 k more that the last layers never use. L3, published as 0.9 M, cannot have the widths of the others:
-    they grow by 0.2 M a layer, from 1.3 M at six, which leaves 0.7 M for three. With bonds of 128 channels it has 0.92 M.
+    they grow by 0.2 M a layer, from 1.3 M at six, which leaves 0.7 M. With bonds of 128 channels it has 0.92 M.
     """
     assert _parameters(size) == pytest.approx(published, rel=0.05)
 
