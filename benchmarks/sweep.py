@@ -1,0 +1,126 @@
+"""What a sweep costs beyond its trainings, and whether killed workers and drivers change its results.
+
+Cost: 200 tiny runs by two workers, from the command to the table, against half the time that the same runs take one
+after the other in one warm process. Two cores without other work are needed for that. Chaos: 60 runs during which
+workers and drivers are killed at random; the table must equal that of an undisturbed sweep, row by row.
+
+Run: python -m benchmarks.sweep [--runs 200] [--steps 40] [--chaos-runs 60] [--kills 12] [--seed 0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import yaml
+
+from scisci.contracts.run import RunSpec
+from scisci.sweep.attempt import EXECUTE
+from scisci.sweep.plan import Plan, make_plan
+from scisci.sweep.records import Records
+from scisci.sweep.study import load_study
+from scisci.tasks.run import execute
+from tests.sweep.chaos import chaos, same_tables
+
+WORKERS = 2
+
+
+def main() -> None:
+    """Print the ratio with its parts, then the outcome of the chaos."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("runs", 200), ("steps", 40), ("chaos-runs", 60), ("kills", 12), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"load of the machine at the start: {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as scratch:
+        if asked.runs:
+            cost(Path(scratch), asked.runs, asked.steps)
+        if asked.chaos_runs:
+            disturbed(Path(scratch), asked.chaos_runs, asked.steps, asked.kills, random.Random(asked.seed))
+
+
+def study_file(folder: Path, runs: int, steps: int) -> Path:
+    """A study of one small model and that many seeds."""
+    path = folder / f"tiny-{runs}.yaml"
+    content = {
+        "study": f"tiny-{runs}",
+        "dataset": "xtb-molecules",
+        "architectures": {"mpnn": {"sizes": ["3k"], "learning_rate": 0.02}},
+        "data": [256],
+        "seeds": list(range(runs)),
+        "optimization": {"steps": steps, "validations": 1},
+        "evaluation": {
+            "splits": ["val", "test"],
+            "max_samples": 64,
+            "max_validation_samples": 64,
+            "symmetry_samples": 0,
+        },
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def bare_seconds(plan: Plan) -> float:
+    """Seconds of all runs one after the other in this process, once it is warm."""
+    specs = [spec for _, spec in plan.specs()]
+    _seconds(specs[0])
+    return sum(map(_seconds, specs))
+
+
+def _seconds(spec: RunSpec) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        execute(spec, Path(folder))
+        return time.perf_counter() - started
+
+
+def cost(scratch: Path, runs: int, steps: int) -> None:
+    """Time a sweep and its bare runs."""
+    study = study_file(scratch, runs, steps)
+    plan = make_plan(load_study(study))
+    bare = bare_seconds(plan)
+    folder = scratch / "cost"
+    command = [sys.executable, "-m", "scisci.cli", "sweep", "run", str(study), "--out", str(folder)]
+    began, started = time.time(), time.perf_counter()
+    subprocess.run([*command, "--workers", str(WORKERS)], check=True, stdout=subprocess.DEVNULL)
+    total = time.perf_counter() - started
+    records = Records(folder)
+    results = {run: records.result(run) for run in records.recorded()}
+    seconds = {run: result.seconds for run, result in results.items() if result and result.status == "ok"}
+    assert len(seconds) == runs, "not every run ended well"
+    stamps = {run: (records.stamp(run) or 0) / 1e9 for run in seconds}
+    first = min(stamps[run] - seconds[run] for run in seconds) - began
+    idle = total - first - sum(seconds.values()) / WORKERS
+    print(f"{runs} runs of mpnn 3k, {steps} steps each, {WORKERS} workers of one thread")
+    print(f"bare, one after the other            {bare:8.1f} s   {bare / runs:.3f} s a run")
+    print(f"sweep, from the command to the table {total:8.1f} s   {total / (bare / WORKERS):.3f} of bare / {WORKERS}")
+    print(f"  until the first run began          {first:8.1f} s")
+    beside = sum(seconds.values())
+    print(f"  in runs                            {beside / WORKERS:8.1f} s   {beside / bare:.3f} of bare, side by side")
+    print(f"  between runs and after the last    {idle:8.1f} s")
+
+
+def disturbed(scratch: Path, runs: int, steps: int, kills: int, rng: random.Random) -> None:
+    """Compare a sweep whose processes are killed at random with one whose are not."""
+    plan = make_plan(load_study(study_file(scratch, runs, steps)))
+    folders = [scratch / name for name in ("disturbed", "undisturbed")]
+    victims = rng.choices(("worker", "driver"), (2, 1), k=kills)
+    started = time.perf_counter()
+    chaos(plan, folders[0], victims, scratch / "log", rng, EXECUTE)
+    seconds = time.perf_counter() - started
+    chaos(plan, folders[1], [], scratch / "log", rng, EXECUTE)
+    killed = ", ".join(f"{victims.count(name)} {name}s" for name in ("worker", "driver"))
+    verdict = "equal" if same_tables(folders) else "NOT EQUAL"
+    print(f"{runs} runs with {killed} killed, in {seconds:.0f} s: tables {verdict}")
+
+
+if __name__ == "__main__":
+    main()
