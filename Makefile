@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-peers clean
+.PHONY: help setup demo test gpu-check lint bench bench-peers clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ lint: setup  ## style, types, import contracts
 
 test: lint  ## lint and the whole test suite
 	$(BIN)/pytest -n 2
+
+gpu-check: setup  ## what needs a GPU: every architecture in both precisions, kernels, two processes where two GPUs are
+	$(BIN)/pytest -m gpu -s -rs
 
 # Peers disagree about e3nn, so each has an environment of its own.
 .venv-%/.installed: benchmarks/%.txt

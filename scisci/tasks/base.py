@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, cast, get_args, get_origin, get_type_hints
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -331,6 +332,18 @@ class Task(L.LightningModule):
         return torch.optim.AdamW(
             [{"params": group, "lr": rate * by, "weight_decay": decay / by} for by, group in groups.items()]
         )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm over all parameters, also where every process has a part of them."""
+        if isinstance(self.trainer.strategy, FSDPStrategy) and gradient_clip_val:
+            cast(Any, self.trainer.model).clip_grad_norm_(gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> Any:
         """AdamW with the schedule over all steps of the trainer."""

@@ -129,7 +129,7 @@ class CLI(LightningCLI):
             config.trainer.accelerator = accelerator()
         config.trainer.use_distributed_sampler = False
         if self.subcommand == "fit":
-            check_parallel(config.trainer)
+            check_parallel(config)
             check_batches(config)
         else:
             # A run's config may name several; what is measured is then the same to the last digit.
@@ -240,13 +240,19 @@ class CLI(LightningCLI):
             print(f"wrote {path}")
 
 
-def check_parallel(trainer: Any) -> None:
+def check_parallel(config: Any) -> None:
     """Refuse ways of training on several devices that do not give the results of one; choose one if none is given."""
-    strategy = trainer.strategy if isinstance(trainer.strategy, str) else trainer.strategy.class_path.split(".")[-1]
+    trainer = config.trainer
+    named = isinstance(trainer.strategy, str)
+    strategy = trainer.strategy if named else trainer.strategy.class_path.split(".")[-1]
     if strategy not in STRATEGIES:
         raise UserError(f"the strategy {strategy} is not supported; give ddp or fsdp")
     if "fsdp" in strategy.lower() and trainer.accelerator == "cpu":
         raise UserError("the strategy fsdp needs GPUs; give ddp")
+    if "fsdp" in strategy.lower() and config.model.get("symmetry_curve"):
+        raise UserError("symmetry_curve needs the whole model in every process; give ddp, or leave it out")
+    if not named and trainer.strategy.get("init_args", {}).get("state_dict_type") == "sharded":
+        raise UserError("sharded checkpoints are not supported; leave state_dict_type out")
     one = trainer.devices in (1, "1") or (isinstance(trainer.devices, list) and len(trainer.devices) == 1)
     if strategy == "ddp" or (strategy == "auto" and not (one and trainer.num_nodes == 1)):
         # Some architectures have parameters without gradient, of vectors in the last layer that nobody reads.

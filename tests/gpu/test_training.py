@@ -1,0 +1,99 @@
+"""Training on GPUs: every architecture in both precisions, and two processes against one. `make gpu-check` runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from scisci.data.module import StoreDataModule
+from scisci.models import registry
+from scisci.tasks.atomistic import AtomisticTask
+from scisci.tasks.run import TRAINER_DEFAULTS, Curve, quiet
+
+GPUS = torch.cuda.device_count()
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(GPUS < 1, reason="needs a CUDA device")]
+STEPS, WARM = 60, 20
+
+
+class Clock(Callback):
+    """When each step was over, on the device."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+
+
+def losses(store: Path, architecture: str, accelerator: str, precision: str, steps: int) -> tuple[np.ndarray, Clock]:
+    quiet()
+    L.seed_everything(0, verbose=False)
+    data, curve, clock = StoreDataModule(str(store), train_samples=64, val_samples=16), Curve(), Clock()
+    task = AtomisticTask(architecture, "30k")
+    task.prepare(data)
+    options: dict[str, Any] = {"accelerator": accelerator, "precision": precision, "max_steps": steps}
+    trainer = L.Trainer(
+        **TRAINER_DEFAULTS | options,
+        gradient_clip_val=10.0,
+        limit_val_batches=0,
+        callbacks=[curve, clock],
+        logger=False,
+        enable_checkpointing=False,
+    )
+    trainer.fit(task, data)
+    return np.array([float(row["train/loss"]) for row in curve.rows]), clock
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("architecture", registry.architectures("atoms"))
+def test_architecture_trains(small_store: Path, architecture: str, precision: str) -> None:
+    expected, _ = losses(small_store, architecture, "cpu", "32-true", 1)
+    torch.cuda.reset_peak_memory_stats()
+    found, clock = losses(small_store, architecture, "cuda", precision, STEPS)
+    memory, step = torch.cuda.max_memory_allocated() / 2**20, np.median(np.diff(clock.times[WARM:]))
+    print(f"\n{architecture:12} {precision:10} {memory:8.1f} MiB {1000 * step:8.2f} ms per step of 16 molecules")
+    # The same weights and samples as on the CPU, before anything was learned.
+    assert found[0] == pytest.approx(expected[0], rel=1e-3 if precision == "32-true" else 0.1)
+    assert np.isfinite(found).all()
+    assert found[-10:].mean() < found[:10].mean()
+
+
+@pytest.mark.skipif(GPUS < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_train_what_one_does(small_store: Path, tmp_path: Path, strategy: str) -> None:
+    curves = []
+    for devices, batch in ((1, 16), (2, 8)):
+        runs = tmp_path / str(devices)
+        options = [
+            *("fit", f"--data.dataset={small_store}", f"--runs={runs}", f"--data.batch_size={batch}"),
+            *(
+                "--model.architecture=egnn",
+                "--model.size=3k",
+                "--trainer.max_steps=10",
+                "--trainer.val_check_interval=5",
+            ),
+            *("--trainer.accelerator=cuda", f"--trainer.devices={devices}", "--trainer.enable_progress_bar=false"),
+        ]
+        if devices > 1:
+            options.append(f"--trainer.strategy={strategy}")
+        # Not among the ports that the system hands out, of which one may be taken while processes start.
+        environment = os.environ | {"MASTER_PORT": str(10000 + os.getpid() % 20000)}
+        command = [sys.executable, "-m", "scisci.cli", *options]
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        assert found.returncode == 0, found.stderr
+        (folder,) = runs.iterdir()
+        curves.append(pd.read_parquet(folder / "curve.parquet"))
+    pd.testing.assert_frame_equal(*curves, rtol=1e-3)
