@@ -31,24 +31,25 @@ class Cluster:
         own = next(node for node in self._nodes if node["NodeID"] == context.get_node_id())
         head, _, port = context.gcs_address.rpartition(":")
         self._vital = [(head, int(port)), (own["NodeManagerAddress"], own["NodeManagerPort"])]
+        self._capacities: dict[Needs, int] = {}
         self._counted = time.monotonic()
 
     def check(self) -> None:
         """Raise a `UserError` if the head or this machine's own node is gone: Ray would wait for them without end."""
-        for address in self._vital:
-            _reach(
-                *address, "the Ray cluster has ended; what is recorded stays, and the same command goes on from there"
-            )
+        for host, port in self._vital:
+            _reach(host, port, "the Ray cluster has ended; what is recorded stays, and the same command goes on")
 
     def count(self, anew: bool = False) -> None:
-        """See which nodes have left and come; now and then, or at once with `anew`."""
-        if anew or (self._grows and time.monotonic() - self._counted > COUNT_AGAIN_SECONDS):
-            self.check()
+        """See which nodes have left a running cluster and come to it; now and then, or at once with `anew`."""
+        if self._grows and (anew or time.monotonic() - self._counted > COUNT_AGAIN_SECONDS):
             self._nodes, self._counted = self.ray.nodes(), time.monotonic()
+            self._capacities.clear()
 
     def capacity(self, needs: Needs) -> int:
         """How many runs of these needs the cluster holds at a time."""
-        return sum(needs.times_in(node["Resources"]) for node in self._nodes if node["Alive"])
+        if needs not in self._capacities:
+            self._capacities[needs] = sum(needs.times_in(node["Resources"]) for node in self._nodes if node["Alive"])
+        return self._capacities[needs]
 
     def __str__(self) -> str:
         nodes = [node["Resources"] for node in self._nodes if node["Alive"]]

@@ -111,9 +111,10 @@ class RayEngine:
 
     def _load(self, idle: bool) -> Fraction:
         """Share of all room that runs take, and with `idle` also workers that wait for one."""
-        busy = sum((self._share(self._needs(job.cell)) for job, _ in self.running), Fraction())
-        waiting = sum((self._share(needs) * len(actors) for needs, actors in self._idle.items()), Fraction())
-        return busy + waiting if idle else busy
+        workers = Counter(self._needs(job.cell) for job, _ in self.running)
+        if idle:
+            workers.update({needs: len(actors) for needs, actors in self._idle.items()})
+        return sum((self._share(needs) * count for needs, count in workers.items()), Fraction())
 
     def _see_that_it_can_run(self, cell: Cell) -> None:
         needs = self._needs(cell)
@@ -169,6 +170,7 @@ class RayEngine:
             raise error.cause from error
         except RayError as error:
             # if the whole cluster is gone, no run is to blame
+            self._cluster.check()
             self._cluster.count(anew=True)
             self._ray.kill(actor)
             short = isinstance(error, OutOfMemoryError)

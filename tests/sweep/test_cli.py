@@ -86,6 +86,23 @@ def test_shards_are_collected_afterwards(study_file, tmp_path, capsys):
 def test_workers_need_processes(study_file, tmp_path):
     with pytest.raises(UserError, match="works in this process alone"):
         main(["run", str(study_file), "--out", str(tmp_path), "--engine", "inline", "--workers", "2"])
+    with pytest.raises(UserError, match="add '--engine ray' to use --address"):
+        main(["run", str(study_file), "--out", str(tmp_path), "--shard", "1/2", "--address", "auto"])
+
+
+def test_what_a_budget_leaves_out_is_said(study_file, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    main(["run", str(study_file), "--out", out, "--engine", "inline", "--budget", "0.001s"])
+    printed = capsys.readouterr().out
+    assert "2 runs left out: they would not end in time; the same command goes on with them" in printed
+    assert "2 planned runs are not done" in printed
+
+
+@pytest.mark.parametrize("span", ["2", "h", "two hours", "-1h", "0m"])
+def test_impossible_budgets_are_refused(span, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "study.yaml", "--out", "out", f"--budget={span}"])
+    assert f"argument --budget: {span!r} is no" in capsys.readouterr().err
 
 
 def test_status_shows_why_runs_failed(tmp_path, capsys):
