@@ -23,6 +23,7 @@ from scisci.sweep.plan import PLAN_FILE, Plan
 from scisci.sweep.records import Records
 
 SHARES = (1 / 12, 1 / 4, 1 / 2, 1.0)
+REFERENCE = "augmentation"
 SYMMETRY, ERROR = "val/symmetry_rotation_forces", "force_mae"
 
 
@@ -71,12 +72,13 @@ def main() -> None:
         heads = [*(f"symmetry error after {share:.0%}" for share in SHARES), *(f"{name}, meV/Å" for name in splits)]
         print(f"| treatment | {' | '.join(heads)} |\n|---{'|--:' * len(heads)}|")
         means = group.groupby("treatment").mean(numeric_only=True)
-        for name in (name for name in plan_order(group) if name in means.index):
+        for name in plan_order(group):
             cells = [f"{means.loc[name, share]:.3g}" for share in SHARES]
             cells += [f"{means.loc[name, split]:.0f}" for split in splits]
             print(f"| {name} | {' | '.join(cells)} |")
-        for of, to in (("augmentation", "none"), ("latent", "augmentation")):
-            print(f"\n{of} / {to}: " + "; ".join(f"{split} {ratio(group, of, to, split)}" for split in splits))
+        print(f"\n| over {REFERENCE} | {' | '.join(splits)} |\n|---{'|---' * len(splits)}|")
+        for name in (name for name in plan_order(group) if name != REFERENCE and REFERENCE in means.index):
+            print(f"| {name} | {' | '.join(ratio(group, name, REFERENCE, split) for split in splits)} |")
 
 
 def plan_order(group: pd.DataFrame) -> list[str]:
