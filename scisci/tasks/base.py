@@ -231,7 +231,8 @@ class Task(L.LightningModule):
         if not torch.isfinite(whole):
             self.diverged = f"the loss became {whole.item()} at step {self.global_step}"
             self.trainer.should_stop = True
-            return None
+            # Processes that wait for each other's gradients cannot leave a step out; this one is the last.
+            return None if self.trainer.world_size == 1 else {"loss": loss}
         self.samples_seen += turn.samples
         # Logging costs as much as a small layer, and the curve has every step.
         if batch_idx % LOG_EVERY == 0:

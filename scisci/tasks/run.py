@@ -77,7 +77,7 @@ class Curve(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         """A row per step; the loss stays a tensor until the end so that no device waits for it."""
-        if outputs:
+        if outputs and "whole" in outputs:
             self._losses.append(outputs["whole"])
             if trainer.global_step > self.steps:
                 self.rows.append({"step": trainer.global_step, "train/loss": torch.stack(self._losses).mean()})
