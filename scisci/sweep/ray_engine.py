@@ -69,7 +69,7 @@ class RayEngine:
         return self
 
     def _open(self) -> contextlib.AbstractContextManager[Cluster]:
-        if self._address:
+        if self._address and self._address != "local":
             return joined(self._address)
         needs = {self._needs(cell) for cell in self._cells}
         cpus = max(one.cpus for one in needs)
