@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.table import Table
 
@@ -14,8 +16,7 @@ COLUMNS = ("ok", "running", "waiting", "diverged", "failed", "out_of_memory")
 
 def print_table(table: Table) -> None:
     """Print a table; in a pipe or a file its rows stay whole lines."""
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 200)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def plan_table(plan: Plan) -> Table:
