@@ -40,7 +40,7 @@ def _ours(label: str, architecture: str, options: dict[str, Any], direct: bool =
     return Side(label, "ours", settings | {"compiled": False})
 
 
-ESCAIP = {"layers": 2, "edge_channels": 24}
+ESCAIP = {"layers": 2, "edge_channels": 16}
 SIDES = (
     Side(
         "mace-torch",

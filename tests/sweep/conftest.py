@@ -16,6 +16,9 @@ import pytest
 
 from .grid import DRIVER, IMPORT_ROOT
 
+# Ray reads it when it is imported, which some tests do before a sweep does.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+
 
 @pytest.fixture
 def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Counter[str]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -53,10 +56,18 @@ def arguments(store: Path, runs: Path, *options: str) -> list[str]:
     return ["fit", f"--data.dataset={store}", f"--runs={runs}", *OPTIONS, *options]
 
 
+def free_port() -> int:
+    """Not among the ports that the system hands out, of which one may be taken while processes start."""
+    for port in random.sample(range(10000, 30000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise AssertionError("no port is free")
+
+
 def start(*command: str) -> subprocess.CompletedProcess[str]:
-    # Not among the ports that the system hands out, of which one may be taken while processes start.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_PORT": str(10000 + os.getpid() % 20000)}
-    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=600)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port())}
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
