@@ -66,7 +66,9 @@ def free_port() -> int:
 
 
 def start(*command: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port())}
+    # Lightning leaves in the environment of this process that it is the first of one.
+    inherited = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "NODE_RANK")}
+    environment = inherited | {"OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port())}
     return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=300)
 
 
