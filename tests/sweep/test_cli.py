@@ -92,7 +92,7 @@ def test_workers_need_processes(study_file, tmp_path):
 
 def test_what_a_budget_leaves_out_is_said(study_file, tmp_path, capsys):
     out = str(tmp_path / "out")
-    main(["run", str(study_file), "--out", out, "--engine", "inline", "--budget", "0.001s"])
+    main(["run", str(study_file), "--out", out, "--engine", "inline", "--budget", "0.000001s"])
     printed = capsys.readouterr().out
     assert "2 runs left out: they would not end in time; the same command goes on with them" in printed
     assert "2 planned runs are not done" in printed
