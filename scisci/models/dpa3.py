@@ -245,7 +245,7 @@ class DPA3(nn.Module):
         "30k": {"channels": 25, "edge_channels": 16, "angle_channels": 8, "layers": 3, "fitting": 48},
         "100k": {"channels": 45, "edge_channels": 28, "angle_channels": 14, "layers": 3, "fitting": 96},
         "300k": {"channels": 72, "edge_channels": 44, "angle_channels": 22, "layers": 4, "fitting": 150},
-        # With 6 Å, as published: L3, L6, L12 and L24 of the paper. The published count of L3 is that of wider bonds.
+        # With 6 Å, as published: L3, L6, L12 and L24 of the paper. L3 has wider bonds, to reach its published count.
         "900k": {"edge_channels": 128, "layers": 3, "cutoff": 6.0},
         "1.3M": {"layers": 6, "cutoff": 6.0},
         "2.5M": {"layers": 12, "cutoff": 6.0},
