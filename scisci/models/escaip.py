@@ -6,8 +6,8 @@ network sees is invariant, and angles enter through bond orders and, with `angul
 Differences: atoms and neighbours have widths of their own, and the last block updates atoms alone; in every block atoms
 hear from bond orders of the tokens, filtered by distance, too, without which small models learnt forces much worse;
 envelopes weigh the attention and bond orders are rounded off near zero, so that energies have smooth derivatives; all
-neighbours within the cutoff count unless `max_neighbors` says otherwise; direct forces are equivariant unless `components`
-asks for the paper's, which are not.
+neighbours within the cutoff count unless `max_neighbors` says otherwise; direct forces are equivariant unless
+`components` asks for the paper's, which are not.
 """
 
 from __future__ import annotations
