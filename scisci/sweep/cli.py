@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import Status
+from scisci.sweep import status_cli
 
 if TYPE_CHECKING:
     from scisci.sweep.drive import Shard
@@ -50,9 +51,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("study", type=Path, help="study file (YAML)")
     plan.set_defaults(act=_plan)
 
-    status = commands.add_parser("status", help="how many runs are done, and why others failed")
-    status.add_argument("folder", type=Path, metavar="DIR", help="folder of the sweep")
-    status.set_defaults(act=_status)
+    status_cli.add(commands)
 
     collect = commands.add_parser("collect", help="write DIR/results.parquet from the recorded runs")
     collect.add_argument("folder", type=Path, metavar="DIR", help="folder of the sweep")
@@ -165,13 +164,6 @@ def _plan(arguments: argparse.Namespace) -> None:
     rates = f" × {len(study.learning_rates)} learning rates" if study.learning_rates else ""
     print(f"{len(plan)} runs: {len(plan.cells)} models × data {amounts}{rates} × {len(study.seeds)} seeds")
     print(f"each step of {study.optimization.batch_size} samples of {study.dataset}")
-
-
-def _status(arguments: argparse.Namespace) -> None:
-    from scisci.sweep.collect import standing
-    from scisci.sweep.tables import print_standing
-
-    print_standing(standing(arguments.folder))
 
 
 def _collect(arguments: argparse.Namespace) -> None:

@@ -13,17 +13,19 @@ import pytest
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.results import read_results
-from scisci.sweep.collect import collect, standing
+from scisci.sweep.collect import collect
 from scisci.sweep.drive import Shard, survey
 from scisci.sweep.forecast import Forecast, nominal_size
 from scisci.sweep.plan import Cell
 from scisci.sweep.records import Records
+from scisci.sweep.standing import standing
 
 from .grid import EXECUTE, carry_out, faulty, plan, results, wait_for
 
 HOLD = """
 import sys
 from scisci.sweep.records import Records
+from scisci.sweep.standing import standing
 with Records(sys.argv[1]).claim(sys.argv[2]) as held:
     print(held, flush=True)
     sys.stdin.read()
