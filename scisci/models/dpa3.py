@@ -8,7 +8,7 @@ where the paper has the distance itself and directions over distance; polynomial
 sums are scaled by the root of their mean number of terms in the data, as in other architectures here, where the paper
 has constants (`sel` over 10) and divides messages by theirs, not its root; angles are between different bonds only;
 what nobody reads in the last layers is left out. The first two layers of the paper's fitting network are here; the
-third and the output are the potential's.
+third and the output are the potential's. But for the basis and what is left out, weights are as many as deepmd-kit's.
 """
 
 from __future__ import annotations
@@ -245,8 +245,8 @@ class DPA3(nn.Module):
         "30k": {"channels": 25, "edge_channels": 16, "angle_channels": 8, "layers": 3, "fitting": 48},
         "100k": {"channels": 45, "edge_channels": 28, "angle_channels": 14, "layers": 3, "fitting": 96},
         "300k": {"channels": 72, "edge_channels": 44, "angle_channels": 22, "layers": 4, "fitting": 150},
-        # With 6 Å, as published: L3, L6, L12 and L24 of the paper. L3 has wider bonds, to reach its published count.
-        "900k": {"edge_channels": 128, "layers": 3, "cutoff": 6.0},
+        # With 6 Å, as published: L3, L6, L12 and L24 of the paper. Its 0.9 M for L3 counts statistics of the data too.
+        "700k": {"layers": 3, "cutoff": 6.0},
         "1.3M": {"layers": 6, "cutoff": 6.0},
         "2.5M": {"layers": 12, "cutoff": 6.0},
         "4.9M": {"layers": 24, "cutoff": 6.0},
