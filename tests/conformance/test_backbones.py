@@ -32,6 +32,9 @@ VARIANTS: list[tuple[str, dict[str, Any], Any]] = [
     ("escaip", {"l_max": 0}, "gradient"),
     ("escaip", {"l_max": 3, "heads": 2, "edge_channels": 16}, "gradient"),
     ("escaip", {"components": True}, "direct"),
+    ("dpa3", {"layers": 1, "axes": 1}, "gradient"),
+    ("dpa3", {"layers": 4, "angle_range": 1.0}, "gradient"),
+    ("dpa3", {"layers": 4}, "direct"),
     ("mace", {"l_max": 2, "l_max_edge": 2, "parity": True}, "gradient"),
 ]
 # What forces and options do not change is checked once per architecture.
