@@ -18,7 +18,7 @@ from typing import Literal, TextIO
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import RunResult, RunSpec, Status
 from scisci.sweep.plan import Cell
-from scisci.sweep.records import Records
+from scisci.sweep.records import Damaged, Records
 
 Execute = Callable[[RunSpec, Path], RunResult]
 EXECUTE = "scisci.tasks.run:execute"
@@ -45,7 +45,7 @@ class Outcome:
 
     job: Job
     state: Literal["done", "recorded", "busy", "unstarted", "lost"]
-    result: RunResult | None = None
+    result: RunResult | Damaged | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _recorded(records: Records, job: Job) -> Outcome | None:
     present = records.stamp(job.spec.run)
     if present is None or present == job.replace:
         return None
-    return Outcome(job, "recorded", records.result(job.spec.run))
+    return Outcome(job, "recorded", records.look(job.spec.run))
 
 
 @contextlib.contextmanager

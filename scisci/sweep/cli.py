@@ -84,8 +84,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         "--retry",
         action="append",
         default=[],
-        choices=STATUSES,
-        help="do runs again that were recorded with this status",
+        choices=(*STATUSES, "damaged"),
+        help="do runs again that were recorded with this status, or 'damaged': whose record cannot be read",
     )
 
 
@@ -175,6 +175,10 @@ def _write_table(folder: Path, everything: bool) -> None:
 
     collected = collect(folder, everything)
     print(f"{collected.path}: {collected.rows} rows of {collected.runs} runs")
+    for record in collected.damaged[:3]:
+        print(f"left out {record}")
+    if len(collected.damaged) > 3:
+        print(f"and {len(collected.damaged) - 3} more; see 'scisci sweep status {folder}'")
     if collected.missing:
         print(f"{collected.missing} planned runs are not done; 'scisci sweep run' goes on with them")
     if collected.unplanned:

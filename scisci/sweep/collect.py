@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scisci.contracts.results import rows, write_results
+from scisci.contracts.run import RunSpec
 from scisci.sweep.plan import Plan
-from scisci.sweep.records import Records
+from scisci.sweep.records import Damaged, Records
 
 TABLE_FILE = "results.parquet"
 
@@ -22,6 +23,7 @@ class Collected:
     runs: int = 0
     rows: int = 0
     missing: int = 0
+    damaged: list[Damaged] = field(default_factory=list)
     unplanned: int = 0
 
 
@@ -29,22 +31,33 @@ def collect(folder: Path | str, everything: bool = False) -> Collected:
     """Write `results.parquet` from the records of a sweep's folder, in the order of the plan.
 
     Only planned runs go in: recordings of an older version of the study would mix two recipes in one table.
-    With `everything`, all recordings do, in the order of their names.
+    With `everything`, all recordings do, in the order of their names. Damaged ones are left out.
     """
     records, plan = Records(folder), Plan.read(folder)
     collected = Collected(records.folder / TABLE_FILE)
-    names = sorted(records.recorded()) if everything else (spec.run for _, spec in plan.specs())
+    asked: Iterator[tuple[str, RunSpec | None]]
+    if everything:
+        asked = ((run, None) for run in sorted(records.recorded()))
+    else:
+        # what is recorded by the name of a planned run has its spec, which need not be read again
+        asked = ((spec.run, spec) for _, spec in plan.specs())
 
     def table() -> Iterator[dict[str, Any]]:
-        for run in names:
-            result = records.result(run)
+        for run, planned in asked:
+            result = records.look(run)
             if result is None:
                 collected.missing += 1
                 continue
-            collected.runs += 1
-            yield from rows(records.spec(run), result)
+            spec = planned or records.look_spec(run)
+            if isinstance(result, Damaged):
+                collected.damaged.append(result)
+            elif isinstance(spec, Damaged):
+                collected.damaged.append(spec)
+            else:
+                collected.runs += 1
+                yield from rows(spec, result)
 
     collected.rows = write_results(collected.path, table())
     if not everything:
-        collected.unplanned = sum(1 for _ in records.recorded()) - collected.runs
+        collected.unplanned = sum(1 for _ in records.recorded()) - collected.runs - len(collected.damaged)
     return collected

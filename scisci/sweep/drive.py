@@ -15,7 +15,7 @@ from scisci.sweep.attempt import EXECUTE, Destination, Job, Outcome
 from scisci.sweep.engine import Engine, InlineEngine
 from scisci.sweep.forecast import Forecast
 from scisci.sweep.plan import Cell, Plan
-from scisci.sweep.records import Records
+from scisci.sweep.records import Damaged, Records
 
 Order = Literal["longest", "smallest"]
 LOOK_AGAIN_SECONDS = 1.0
@@ -51,7 +51,7 @@ class State:
     def total(self) -> int:
         return self.left.total() + self.done
 
-    def count(self, cell: Cell, result: RunResult) -> None:
+    def count(self, cell: Cell, result: RunResult | Damaged) -> None:
         """Take in a recorded run."""
         self.statuses[result.status] += 1
         if result.status == "ok":
@@ -154,7 +154,7 @@ def survey(
         for number in shard.select(plan, at):
             run = plan.spec(cell, number).run
             stamp = records.stamp(run)
-            result = None if stamp is None else records.result(run)
+            result = None if stamp is None else records.look(run)
             if result is not None and result.status not in retry:
                 state.count(cell, result)
             else:
@@ -183,9 +183,9 @@ def sweep(
     May be interrupted in any way and called again, also while another call on the same folder is at work.
     With `address` the runs go to a running Ray cluster. None is begun that is predicted to end later than `budget`
     seconds from now. One whose process is lost is done again up to `retries` times; those recorded with a status
-    in `retry` are done again. `execute` is "module:function", as in `Destination`. Raises `UserError` for a folder of
-    another study or that cannot be written to, for a full disk, for runs that no machine has the resources for, and
-    for a cluster that is lost; what goes wrong in a run is recorded as its result.
+    in `retry`, or `Damaged`, are done again. `execute` is "module:function", as in `Destination`. Raises `UserError`
+    for a folder of another study or that cannot be written to, for a full disk, for runs that no machine has the
+    resources for, and for a cluster that is lost; what goes wrong in a run is recorded as its result.
     """
     folder, deadline = Path(folder), time.monotonic() + (math.inf if budget is None else budget)
     plan.write(folder)

@@ -9,8 +9,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -20,6 +21,20 @@ from scisci.contracts.run import RunResult, RunSpec
 
 SPEC_FILE, RESULT_FILE = "spec.json", "result.json"
 R = TypeVar("R", RunSpec, RunResult)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """Stands where a run is recorded, but not to be read: no result, and no reason to do the run again unasked."""
+
+    path: Path
+    reason: str
+    status: Literal["damaged"] = "damaged"
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.reason}; add '--retry damaged' to do a planned run again"
 
 
 class Records:
@@ -58,25 +73,25 @@ class Records:
         except FileNotFoundError:
             return None
 
-    def result(self, run: str) -> RunResult | None:
-        """The recorded result of a run; None if there is none."""
+    def look(self, run: str) -> RunResult | Damaged | None:
+        """The recorded result of a run, or what is the matter with it; None if there is none."""
         try:
-            text = (self.path(run) / RESULT_FILE).read_bytes()
+            return _read(RunResult, self.path(run) / RESULT_FILE)
         except FileNotFoundError:
             return None
-        return self._parsed(RunResult, text, run)
+
+    def result(self, run: str) -> RunResult | None:
+        """The recorded result of a run; None if there is none. One that cannot be read is a `UserError`."""
+        return _sound(self.look(run))
 
     def spec(self, run: str) -> RunSpec:
-        """The recorded spec of a run that has a result."""
-        return self._parsed(RunSpec, (self.path(run) / SPEC_FILE).read_bytes(), run)
+        """The recorded spec of a run that has a result. One that cannot be read is a `UserError`."""
+        return _sound(self.look_spec(run))
 
-    def _parsed(self, record: type[R], text: bytes, run: str) -> R:
-        try:
-            return record.model_validate_json(text)
-        except ValidationError as error:
-            raise UserError(
-                f"{self.path(run)} is damaged or of another version of scisci; remove it to have the run done again"
-            ) from error
+    def look_spec(self, run: str) -> RunSpec | Damaged:
+        """The recorded spec of a run that has a result, or what is the matter with it."""
+        path = self.path(run) / SPEC_FILE
+        return _read(RunSpec, path) if path.exists() else Damaged(path, "is missing")
 
     def recorded(self) -> Iterator[str]:
         """Names of all recorded runs, in no order, whether planned or not."""
@@ -143,6 +158,25 @@ class Records:
         os.replace(folder, final)
         _flush(self.runs)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _read(record: type[R], path: Path) -> R | Damaged:
+    """What a file of a record says; raises FileNotFoundError where there is none."""
+    try:
+        return record.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return Damaged(path, f"cannot be read ({error.strerror})")
+    except ValidationError as error:
+        broken = error.errors()[0]["type"] == "json_invalid"
+        return Damaged(path, "is damaged" if broken else "is of another version of scisci")
+
+
+def _sound(record: T | Damaged) -> T:
+    if isinstance(record, Damaged):
+        raise UserError(str(record))
+    return record
 
 
 def _lock(path: Path) -> int | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from scisci.contracts.run import RunResult, RunSpec
 from scisci.sweep.forecast import Forecast
 from scisci.sweep.plan import Cell, Plan
-from scisci.sweep.records import Records
+from scisci.sweep.records import Damaged, Records
 
 EXAMPLES = 3
 
@@ -48,7 +48,7 @@ def standing(folder: Path | str) -> Standing:
     forecast = Forecast(plan.cells)
     recorded = 0
     for cell, spec in plan.specs():
-        result = records.result(spec.run)
+        result = records.look(spec.run)
         if result is None:
             cells[cell]["running" if spec.run in held else "waiting"] += 1
             continue
@@ -69,7 +69,7 @@ def standing(folder: Path | str) -> Standing:
     )
 
 
-def _note(troubles: dict[tuple[str, str], Trouble], spec: RunSpec, result: RunResult) -> None:
+def _note(troubles: dict[tuple[str, str], Trouble], spec: RunSpec, result: RunResult | Damaged) -> None:
     reason = result.reason or "no reason given"
     trouble = troubles.setdefault((result.status, reason), Trouble(result.status, reason))
     trouble.count += 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from scisci.sweep.standing import Standing
 
-COLUMNS = ("ok", "running", "waiting", "diverged", "failed", "out_of_memory")
+COLUMNS = ("ok", "running", "waiting", "diverged", "failed", "out_of_memory", "damaged")
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -172,12 +172,12 @@ def tune(
     sign = _sign(metric)
     before = _with(plan, study=f"{plan.study.study}-{UNTRAINED}", learning_rates=(UNTRAINED_RATE,), steps=1)
     sweep(before, folder / UNTRAINED, listener, **options)
-    untrained = read_results(collect(folder / UNTRAINED).path)
+    untrained = _table(folder / UNTRAINED)
     _check(untrained, metric)
     while True:
         plan = _with(plan, learning_rates=grid.rates)
         sweep(plan, folder / TRIALS, listener, **options)
-        table = pa.concat_tables([read_results(collect(folder / TRIALS).path), untrained])
+        table = pa.concat_tables([_table(folder / TRIALS), untrained])
         with atomic_path(folder / TRIALS_FILE) as temporary:
             pq.write_table(table, temporary)
         values = _values(table, metric.name, sign)
@@ -229,6 +229,14 @@ def _with(plan: Plan, steps: int | None = None, **changes: Any) -> Plan:
         entries = study.architectures.items()
         changes["architectures"] = {label: entry.model_copy(update={"steps": None}) for label, entry in entries}
     return plan.model_copy(update={"study": study.model_copy(update=changes)})
+
+
+def _table(folder: Path) -> pa.Table:
+    """The results table of a finished sweep."""
+    collected = collect(folder)
+    if collected.damaged:
+        raise UserError(str(collected.damaged[0]))
+    return read_results(collected.path)
 
 
 def _check(untrained: pa.Table, metric: Metric) -> None:

@@ -20,7 +20,7 @@ from scisci.sweep.plan import Cell
 from scisci.sweep.records import Records
 from scisci.sweep.standing import standing
 
-from .grid import EXECUTE, carry_out, faulty, plan, results, wait_for
+from .grid import EXECUTE, carry_out, faulty, plan, results, timeless, wait_for
 
 HOLD = """
 import sys
@@ -103,6 +103,31 @@ def test_retry_replaces_recorded_failures_only(tmp_path, journal):
     assert {result.status for result in results(grid, folder).values()} == {"ok"}
     assert carry_out(grid, folder, retry=["failed"]).outcomes == []
     assert sorted(journal("start").values()) == [1] * 4 + [3] * 4
+
+
+def test_damaged_records_stop_nothing_and_are_done_again_only_when_told(tmp_path, journal):
+    grid = plan()
+    carry_out(grid, tmp_path)
+    whole = results(grid, tmp_path)
+    first, second, third = list(whole)[:3]
+    (tmp_path / "runs" / first / "result.json").write_text('{"run": ')
+    (tmp_path / "runs" / second / "result.json").write_text("")
+    (tmp_path / "runs" / third / "spec.json").write_text("")
+    assert carry_out(grid, tmp_path).outcomes == carry_out(grid, tmp_path, retry=["failed"]).outcomes == []
+    collected = collect(tmp_path)
+    assert (collected.runs, collected.missing, collected.unplanned) == (6, 0, 0)
+    assert {one.path.parent.name for one in collected.damaged} == {first, second}
+    assert third in read_results(collected.path)["run"].to_pylist(), "the plan has its spec"
+    assert {one.path.parent.name for one in collect(tmp_path, everything=True).damaged} == {first, second, third}
+    now = standing(tmp_path)
+    assert now.totals == {"ok": 6, "damaged": 2}
+    assert {spec.run for trouble in now.troubles for spec in trouble.examples} == {first, second}
+    assert len(carry_out(grid, tmp_path, retry=["damaged"]).outcomes) == 2
+    again = {first: 2, second: 2}
+    assert journal("start") == {run: again.get(run, 1) for run in whole}
+    assert {run: timeless(result) for run, result in results(grid, tmp_path).items()} == {
+        run: timeless(result) for run, result in whole.items()
+    }
 
 
 def test_a_full_disk_stops_the_sweep_and_is_nobodys_result(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import RunResult
-from scisci.sweep.records import Records
+from scisci.sweep.records import Damaged, Records
 
 from .grid import plan
 
@@ -108,10 +108,28 @@ def test_a_new_recording_takes_the_place_of_the_old_one(tmp_path):
     assert [p.name for p in records.runs.iterdir()] == [SPEC.run]
 
 
-def test_a_damaged_record_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"run": ', "is damaged"),
+        ("", "is damaged"),
+        ('{"run": 1}', "is of another version of scisci"),
+        (None, "cannot"),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path, content, reason):
     records = Records(tmp_path)
     records.begin(SPEC)
     records.commit(SPEC, RESULT)
-    (records.path(SPEC.run) / "result.json").write_text('{"run": ')
-    with pytest.raises(UserError, match=f"{SPEC.run} is damaged.*remove it to have the run done again"):
+    path = records.path(SPEC.run) / "result.json"
+    path.unlink()
+    if content is None:
+        path.mkdir()  # what no reader can read, whoever runs the test
+    else:
+        path.write_text(content)
+    assert isinstance(records.look(SPEC.run), Damaged)
+    with pytest.raises(UserError, match=f"{path} {reason}.*add '--retry damaged' to do a planned run again"):
         records.result(SPEC.run)
+    (records.path(SPEC.run) / "spec.json").unlink()
+    with pytest.raises(UserError, match=r"spec\.json is missing"):
+        records.spec(SPEC.run)
