@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from scisci.data.store import Store
+from scisci.models.flops import flop_counter
 from scisci.tasks.base import Task
 
 FLOP_SAMPLES, FLOP_BATCH = 64, 16
@@ -30,13 +30,14 @@ def training_flops(task: Task, store: Store) -> float:
 
     What the symmetry treatment adds to a step is included.
 
-    Measured on the first 64 samples of the fixed permutation, so it depends on the model alone and not on the size
-    of the training subset or the seed. Counted by torch's dispatcher: matrix products, two per multiply-add;
-    elementwise work is not.
+    Measured on the first 64 samples of the fixed permutation and with the same draws, so it depends on the model alone
+    and not on the size of the training subset or the seed. Counted by torch's dispatcher: matrix products, two per
+    multiply-add; elementwise work is not.
     """
     indices = store.split("train").indices(FLOP_SAMPLES)
     task.cpu().model.train()
-    with FlopCounterMode(display=False) as counter:
+    with torch.random.fork_rng(devices=[]), flop_counter() as counter:
+        torch.manual_seed(0)
         for start in range(0, len(indices), FLOP_BATCH):
             batch = task.collate(store, indices[start : start + FLOP_BATCH])
             task.treated(task.model, batch).backward()

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import MetricValue, RunResult, RunSpec, SplitResult
 from scisci.data.module import StoreDataModule
+from scisci.models.flops import flop_counter
 from scisci.tasks.accounting import FLOP_SAMPLES, device_name, library_versions, peak_memory, reset_peak_memory
 from scisci.tasks.base import Task
 from scisci.tasks.baselines.linear import Baseline
@@ -85,7 +85,7 @@ def execute(spec: RunSpec, folder: Path, data: StoreDataModule) -> RunResult:
 
 def flops_per_sample(baseline: Baseline, samples: list[Any]) -> float:
     """FLOPs of one pass of the fit over a batch, per sample."""
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         for batch in samples:
             baseline.work(batch)
     return (counter.get_total_flops() + baseline.uncounted_flops) / sum(batch.num_graphs for batch in samples)
