@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -14,6 +16,7 @@ from scisci.contracts.files import atomic_path
 from scisci.contracts.run import RunResult, RunSpec
 
 TABLE_VERSION = "2"  # 2 added se_groups
+BATCH_ROWS = 65_536
 
 RESULTS_SCHEMA = pa.schema(
     [
@@ -48,57 +51,111 @@ RESULTS_SCHEMA = pa.schema(
 )
 
 
-def rows(spec: RunSpec, result: RunResult) -> Iterable[dict[str, Any]]:
-    """The table rows of one run. A run that did not end well is one row without split and metric."""
-    run = {
-        "run": result.run,
-        "study": spec.study,
-        "domain": result.domain,
-        "dataset": spec.dataset,
-        "architecture": spec.variant or spec.architecture,
-        "treatment": spec.treatment,
-        "size": spec.size,
-        "params": result.params,
-        "params_body": result.params_body,
-        "data": spec.data,
-        "samples_seen": result.samples_seen,
-        "flops": result.flops,
-        "seed": spec.seed,
-        "lr": result.learning_rate,
-        "status": result.status,
-        "reason": result.reason,
-        "seconds": result.seconds,
-        "peak_memory": result.peak_memory,
-        "device": result.device,
-    }
-    if result.status != "ok":
-        yield run
-    for split, outcome in result.splits.items():
-        for name, metric in outcome.metrics.items():
-            yield run | {
-                "split": split,
-                "severity": outcome.severity,
-                "metric": name,
-                "value": metric.value,
-                "se": metric.se,
-                "se_groups": metric.se_groups,
-                "n": metric.n,
-            }
+# Columns in which the rows of one run differ.
+OWN_COLUMNS = ("split", "severity", "metric", "value", "se", "se_groups", "n")
 
 
-def write_results(path: Path | str, table_rows: Iterable[dict[str, Any]], batch: int = 65_536) -> int:
+def rows(spec: RunSpec, result: RunResult) -> list[dict[str, Any]]:
+    """The table rows of one run. A run that did not end well begins with one without split and metric."""
+    one = _Columns()
+    one.add(spec, result)
+    found: list[dict[str, Any]] = one.table().to_pylist()
+    return found
+
+
+def write_runs(path: Path | str, runs: Iterable[tuple[RunSpec, RunResult]]) -> int:
+    """Stream the rows of runs into a Parquet results table, atomically; returns how many were written."""
+    return _write(path, _tables(runs))
+
+
+def write_results(path: Path | str, table_rows: Iterable[dict[str, Any]]) -> int:
     """Stream rows into a Parquet results table, atomically; returns how many were written."""
+    left = iter(table_rows)
+    batches = iter(lambda: list(islice(left, BATCH_ROWS)), [])
+    return _write(path, (pa.Table.from_pylist(batch, RESULTS_SCHEMA) for batch in batches))
+
+
+def _write(path: Path | str, tables: Iterable[pa.Table]) -> int:
     count = 0
-    pending: list[dict[str, Any]] = []
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, RESULTS_SCHEMA) as writer:
-        for row in table_rows:
-            pending.append(row)
-            count += 1
-            if len(pending) == batch:
-                writer.write_table(pa.Table.from_pylist(pending, RESULTS_SCHEMA))
-                pending.clear()
-        writer.write_table(pa.Table.from_pylist(pending, RESULTS_SCHEMA))
+        for table in tables:
+            writer.write_table(table)
+            count += len(table)
     return count
+
+
+def _tables(runs: Iterable[tuple[RunSpec, RunResult]]) -> Iterator[pa.Table]:
+    """The rows of runs in tables of about `BATCH_ROWS`."""
+    batch = _Columns()
+    for spec, result in runs:
+        batch.add(spec, result)
+        if batch.rows >= BATCH_ROWS:
+            yield batch.table()
+            batch = _Columns()
+    yield batch.table()
+
+
+class _Columns:
+    """Rows of several runs by column; Python handles what the rows of a run have in common once per run."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[Any]] = {name: [] for name in RESULTS_SCHEMA.names}
+        self._counts: list[int] = []
+
+    @property
+    def rows(self) -> int:
+        return len(self._columns["value"])
+
+    def add(self, spec: RunSpec, result: RunResult) -> None:
+        """Add the rows of a run."""
+        before = self.rows
+        common = {
+            "run": result.run,
+            "study": spec.study,
+            "domain": result.domain,
+            "dataset": spec.dataset,
+            "architecture": spec.variant or spec.architecture,
+            "treatment": spec.treatment,
+            "size": spec.size,
+            "params": result.params,
+            "params_body": result.params_body,
+            "data": spec.data,
+            "samples_seen": result.samples_seen,
+            "flops": result.flops,
+            "seed": spec.seed,
+            "lr": result.learning_rate,
+            "status": result.status,
+            "reason": result.reason,
+            "seconds": result.seconds,
+            "peak_memory": result.peak_memory,
+            "device": result.device,
+        }
+        for name, value in common.items():
+            self._columns[name].append(value)
+        if result.status != "ok":
+            for name in OWN_COLUMNS:
+                self._columns[name].append(None)
+        for split, outcome in result.splits.items():
+            values = outcome.metrics.values()
+            own = (
+                [split] * len(values),
+                [outcome.severity] * len(values),
+                outcome.metrics,
+                [metric.value for metric in values],
+                [metric.se for metric in values],
+                [metric.se_groups for metric in values],
+                [metric.n for metric in values],
+            )
+            for name, column in zip(OWN_COLUMNS, own, strict=True):
+                self._columns[name].extend(column)
+        self._counts.append(self.rows - before)
+
+    def table(self) -> pa.Table:
+        """All rows added so far."""
+        of_run = pa.array(np.repeat(np.arange(len(self._counts)), self._counts))
+        arrays = [pa.array(self._columns[field.name], field.type) for field in RESULTS_SCHEMA]
+        whole = [name in OWN_COLUMNS for name in RESULTS_SCHEMA.names]
+        return pa.table([a if own else a.take(of_run) for a, own in zip(arrays, whole, strict=True)], RESULTS_SCHEMA)
 
 
 def read_results(path: Path | str) -> pa.Table:

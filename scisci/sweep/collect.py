@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from scisci.contracts.results import rows, write_results
-from scisci.contracts.run import RunSpec
+from scisci.contracts.results import write_runs
+from scisci.contracts.run import RunResult, RunSpec
 from scisci.sweep.plan import Plan
 from scisci.sweep.records import Damaged, Records
 
@@ -42,7 +41,7 @@ def collect(folder: Path | str, everything: bool = False) -> Collected:
         # what is recorded by the name of a planned run has its spec, which need not be read again
         asked = ((spec.run, spec) for _, spec in plan.specs())
 
-    def table() -> Iterator[dict[str, Any]]:
+    def runs() -> Iterator[tuple[RunSpec, RunResult]]:
         for run, planned in asked:
             result = records.look(run)
             if result is None:
@@ -55,9 +54,9 @@ def collect(folder: Path | str, everything: bool = False) -> Collected:
                 collected.damaged.append(spec)
             else:
                 collected.runs += 1
-                yield from rows(spec, result)
+                yield spec, result
 
-    collected.rows = write_results(collected.path, table())
+    collected.rows = write_runs(collected.path, runs())
     if not everything:
         collected.unplanned = sum(1 for _ in records.recorded()) - collected.runs - len(collected.damaged)
     return collected
