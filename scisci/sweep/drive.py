@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from scisci.contracts.run import RunResult
 from scisci.sweep.attempt import EXECUTE, Destination, Job, Outcome
+from scisci.sweep.drivers import Driving, Start
 from scisci.sweep.engine import Engine, InlineEngine
 from scisci.sweep.forecast import Forecast
 from scisci.sweep.plan import Cell, Plan
@@ -28,6 +29,9 @@ class Shard:
 
     index: int = 1
     count: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
 
     def select(self, plan: Plan, at: int) -> range:
         """Which runs of the plan's cell number `at` are in this part."""
@@ -194,22 +198,26 @@ def sweep(
     if len(queue) == 0:
         return state
     destination = Destination(folder, plan.domain, execute)
-    if engine == "inline":
-        chosen: Engine = InlineEngine(destination, plan.needs)
-    else:
-        from scisci.sweep.ray_engine import RayEngine
+    start = Start(engine=engine, shard=shard and str(shard), address=address)
+    with Driving(folder, start) as driving:
+        if engine == "inline":
+            chosen: Engine = InlineEngine(destination, plan.needs)
+        else:
+            from scisci.sweep.ray_engine import RayEngine
 
-        chosen = RayEngine(
-            destination,
-            plan.needs,
-            list(state.left),
-            workers=workers,
-            most=len(queue),
-            address=address,
-            retries=retries,
-        )
-    with chosen as running:
-        _drive(queue, state, running, listener, deadline)
+            chosen = RayEngine(
+                destination,
+                plan.needs,
+                list(state.left),
+                driver=driving.path,
+                workers=workers,
+                most=len(queue),
+                address=address,
+                retries=retries,
+            )
+        with chosen as running:
+            _drive(queue, state, running, listener, deadline)
+        driving.left = state.left.total()
     return state
 
 

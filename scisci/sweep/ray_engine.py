@@ -6,10 +6,10 @@ import contextlib
 import os
 import socket
 import time
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Self
 
 from scisci.contracts.errors import UserError
@@ -18,7 +18,7 @@ from scisci.sweep.attempt import Destination, Job, Outcome, attempt, record_deat
 from scisci.sweep.cluster import Cluster, joined, local
 from scisci.sweep.engine import NeedsOf, cores
 from scisci.sweep.plan import Cell
-from scisci.sweep.records import Records
+from scisci.sweep.records import peek
 from scisci.sweep.resources import Needs
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -32,7 +32,7 @@ class RayEngine:
     Actors stay as long as runs of the same needs are to be done: the imports are paid once per worker, not per run.
     When one dies, the run it was at is lost and another actor takes its place; a run lost more than `retries` times
     is recorded with the reason. Ray is not told of the jobs that wait: what is to be done next is known from the
-    records alone, so nothing is lost with it.
+    records alone, so nothing is lost with it. `driver` is the record that this process keeps of itself.
     """
 
     def __init__(
@@ -41,12 +41,13 @@ class RayEngine:
         needs: NeedsOf,
         cells: Collection[Cell],
         *,
+        driver: Path,
         workers: int | None = None,
         most: int,
         address: str | None = None,
         retries: int = 1,
     ) -> None:
-        self._destination, self._needs, self._cells = destination, needs, cells
+        self._destination, self._needs, self._cells, self._driver = destination, needs, cells, driver
         self._workers, self._most, self._address, self._retries = workers, most, address, retries
         self._idle: defaultdict[Needs, list[Any]] = defaultdict(list)
         self._busy: dict[Any, tuple[Any, Job, float]] = {}
@@ -61,9 +62,6 @@ class RayEngine:
             self._actor = self._ray.remote(_Worker)
             for cell in self._cells:
                 self._see_that_it_can_run(cell)
-            # workers on other machines look for this lock, and fail to take it, before their first run
-            self._token = f".driver-{uuid.uuid4().hex}"
-            stack.enter_context(Records(self._destination.folder).claim(self._token))
             stack.callback(self._dismiss)
             self._stack = stack.pop_all()
         return self
@@ -139,7 +137,7 @@ class RayEngine:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         options = {"num_cpus": needs.cpus, "num_gpus": needs.gpus or None, "memory": needs.memory or None}
         actor = self._actor.options(**options, max_restarts=0, runtime_env={"env_vars": environment})
-        return actor.remote(self._destination, os.getcwd(), self._token, needs.cpus)
+        return actor.remote(self._destination, os.getcwd(), self._driver, needs.cpus)
 
     def wait(self, timeout: float) -> list[Outcome]:
         ready, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=timeout)
@@ -206,8 +204,8 @@ class RayEngine:
 class _Worker:
     """The actor: attempts one job after the other."""
 
-    def __init__(self, destination: Destination, directory: str, token: str, threads: int) -> None:
-        self._destination, self._directory, self._token, self._threads = destination, directory, token, threads
+    def __init__(self, destination: Destination, directory: str, driver: Path, threads: int) -> None:
+        self._destination, self._directory, self._driver, self._threads = destination, directory, driver, threads
         self._ready = False
 
     def attempt(self, job: Job) -> Outcome:
@@ -219,15 +217,15 @@ class _Worker:
 
     def _see_the_folder(self) -> None:
         """Check that this machine shares the driver's folder and its locks."""
-        records, machine = Records(self._destination.folder), socket.gethostname()
+        folder, machine = self._destination.folder, socket.gethostname()
         if not os.path.isdir(self._directory):
             raise UserError(f"{machine} has no folder {self._directory}; start from one that all machines share")
         os.chdir(self._directory)
-        if not (records.locks / self._token).exists():
-            raise UserError(f"{machine} does not see {records.folder}; choose an --out that all machines share")
-        with records.claim(self._token) as held:
-            if held:
-                raise UserError(
-                    f"locks on files of {records.folder} do not reach {machine}; mount the file system with locks "
-                    "that all machines share"
-                )
+        if not self._driver.exists():
+            raise UserError(f"{machine} does not see {folder}; choose an --out that all machines share")
+        is_locked, _ = peek(self._driver)
+        if not is_locked:
+            raise UserError(
+                f"locks on files of {folder} do not reach {machine}; mount the file system with locks "
+                "that all machines share"
+            )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -35,6 +38,15 @@ class Damaged:
 
     def __str__(self) -> str:
         return f"{self.path} {self.reason}; add '--retry damaged' to do a planned run again"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a run: on which machine, and since when (seconds since 1970)."""
+
+    host: str = "unknown"
+    pid: int = 0
+    since: float = field(default_factory=time.time)
 
 
 class Records:
@@ -109,28 +121,31 @@ class Records:
         """
         self.locks.mkdir(parents=True, exist_ok=True)
         path = self.locks / run
-        lock = _lock(path)
+        descriptor = lock(path)
         try:
-            yield lock is not None
+            if descriptor is not None:
+                note = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()})
+                os.ftruncate(descriptor, os.pwrite(descriptor, note.encode(), 0))
+            yield descriptor is not None
         finally:
-            if lock is not None:
+            if descriptor is not None:
                 path.unlink()
-                os.close(lock)
+                os.close(descriptor)
 
-    def held(self) -> set[str]:
-        """Runs that other processes hold at this moment.
+    def held(self) -> dict[str, Holder]:
+        """Runs that other processes hold at this moment, and who does.
 
         Not for a process with a claim of its own: closing a file drops the process's locks on it.
         """
-        found = set()
+        found = {}
         for path in self.locks.iterdir() if self.locks.is_dir() else ():
             try:
-                with open(path, "rb") as file:
-                    fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                is_held, note = peek(path)
             except FileNotFoundError:
                 continue
-            except (BlockingIOError, PermissionError):
-                found.add(path.name)
+            if is_held:
+                # one may look before the holder has written
+                found[path.name] = Holder(**json.loads(note)) if note else Holder()
         return found
 
     def begin(self, spec: RunSpec) -> Path:
@@ -179,7 +194,7 @@ def _sound(record: T | Damaged) -> T:
     return record
 
 
-def _lock(path: Path) -> int | None:
+def lock(path: Path) -> int | None:
     """Descriptor of `path`, locked; None if another process has it."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -197,6 +212,16 @@ def _lock(path: Path) -> int | None:
                 raise
             raise UserError(f"the file system of {path.parent} has no file locks; choose another --out") from error
         os.close(descriptor)
+
+
+def peek(path: Path) -> tuple[bool, bytes]:
+    """Whether another process has `path` locked, and what the file says."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True, file.read()
+        return False, file.read()
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -55,3 +55,15 @@ def start_driver(tmp_path: Path, workers_find_tests: None) -> Any:
     for process in started:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that holds 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], capture_output=True)
+    if mount.returncode:
+        pytest.skip("this user may not mount file systems")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

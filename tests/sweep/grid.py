@@ -22,11 +22,13 @@ import json
 import sys
 import tempfile
 from scisci.contracts.errors import UserError
-from scisci.sweep.drive import sweep
+from scisci.sweep.drive import Shard, sweep
 from scisci.sweep.plan import Plan
 from scisci.sweep.progress import make_listener
 folder, engine, *rest = sys.argv[1:]
 options = {{"workers": 2, "execute": {EXECUTE!r}}} | (json.loads(rest[0]) if rest else {{}})
+if "shard" in options:
+    options["shard"] = Shard(*options["shard"])
 try:
     with make_listener() as listener:
         sweep(Plan.read(folder), folder, listener, engine=engine, **options)

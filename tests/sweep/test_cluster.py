@@ -13,6 +13,7 @@ import pytest
 
 from scisci.contracts.errors import UserError
 from scisci.sweep.attempt import Destination
+from scisci.sweep.drivers import Driving, Start
 from scisci.sweep.ray_engine import _Worker
 from scisci.sweep.records import Records
 
@@ -55,7 +56,7 @@ def test_the_loss_of_a_node_costs_only_the_run_it_was_at(tmp_path, journal, star
     cluster.remove_node(second, allow_graceful=False)
     assert driver.wait(120) == 0, (tmp_path / "driver-0.log").read_text()
     assert {run: journal("start")[run] for run in before} == starts
-    assert journal("end").total() == len(grid)
+    assert journal("start").total() <= len(grid) + 1, "only what the lost node was at is done twice"
     brake.unlink()
     carry_out(grid, tmp_path / "undisturbed")
     assert {run: timeless(result) for run, result in results(grid, folder).items()} == {
@@ -130,15 +131,16 @@ def test_an_address_without_a_cluster_is_one_sentence(tmp_path, address, sentenc
 
 
 def test_a_machine_that_shares_no_folder_or_no_locks_is_named(tmp_path):
-    records, machine = Records(tmp_path), re.escape(socket.gethostname())
-    worker = lambda directory, token: _Worker(Destination(tmp_path, "atoms", EXECUTE), str(directory), token, 1)
+    machine = re.escape(socket.gethostname())
+    worker = lambda directory, driver: _Worker(Destination(tmp_path, "atoms", EXECUTE), str(directory), driver, 1)
     job = None  # it does not come so far
     with pytest.raises(UserError, match=f"{machine} has no folder .*absent; start from one that all machines share"):
-        worker(tmp_path / "absent", ".driver").attempt(job)
+        worker(tmp_path / "absent", tmp_path / "driver").attempt(job)
     with pytest.raises(UserError, match=f"{machine} does not see {tmp_path}; choose an --out that all machines share"):
-        worker(Path.cwd(), ".driver").attempt(job)
+        worker(Path.cwd(), tmp_path / "driver").attempt(job)
     # a process's own lock does not keep it out, as those of another machine without shared locks would not
-    with records.claim(".driver"):
-        with pytest.raises(UserError, match=f"locks on files of {tmp_path} do not reach {machine}"):
-            worker(Path.cwd(), ".driver").attempt(job)
-        (records.locks / ".driver").touch()
+    with (
+        Driving(tmp_path, Start(engine="ray")) as driving,
+        pytest.raises(UserError, match=f"locks on files of {tmp_path} do not reach {machine}"),
+    ):
+        worker(Path.cwd(), driving.path).attempt(job)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -47,15 +49,17 @@ def claimant(folder) -> subprocess.Popen[str]:
 
 
 def test_a_claim_excludes_other_processes_and_dies_with_its_own(tmp_path):
-    records = Records(tmp_path)
+    records, before = Records(tmp_path), time.time()
     with claimant(tmp_path) as process:
         assert process.stdout.readline() == "held\n"
         with records.claim("r") as held:
             assert not held
-        assert records.held() == {"r"}
+        (holder,) = records.held().values()
+        assert (holder.host, holder.pid) == (socket.gethostname(), process.pid)
+        assert before <= holder.since <= time.time()
         process.kill()
         process.wait()
-    assert records.held() == set()
+    assert records.held() == {}
     with records.claim("r") as held:
         assert held
         with claimant(tmp_path) as process:

@@ -1,0 +1,113 @@
+"""What drivers say of themselves: at work, done, out of time, interrupted, stopped, killed; also on a full disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from scisci.contracts.errors import UserError
+from scisci.sweep.drivers import FOLDER, Drivers
+
+from .grid import carry_out, faulty, plan, results, wait_for
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """A plan of six runs that take their time while a file is there, and that file."""
+    brake = tmp_path / "brake"
+    brake.touch()
+    return plan(architectures={"slow": faulty(brake=str(brake))}, data=[16], seeds=list(range(6))), brake
+
+
+def test_every_end_of_a_driver_is_told(tmp_path, journal, slow, start_driver):
+    grid, brake = slow
+    folder = tmp_path / "sweep"
+    grid.write(folder)
+    before, drivers = time.time(), Drivers(folder)
+    assert drivers.look() == []
+    shards = ["1/1", None, None]
+    started = [start_driver(folder, "inline", shard=[1, 1]), *(start_driver(folder, "inline") for _ in range(2))]
+    wait_for(lambda: sum(driver.at_work for driver in drivers.look()) == 3)
+    by_pid = {driver.start.pid: driver for driver in drivers.look()}
+    told = [by_pid[process.pid] for process in started]
+    assert [driver.start.shard for driver in told] == shards
+    assert {(driver.start.host, driver.start.engine, driver.end) for driver in told} == {
+        (socket.gethostname(), "inline", None)
+    }
+    assert all(before <= driver.start.at <= time.time() for driver in told)
+
+    started[1].send_signal(signal.SIGINT)
+    started[2].kill()
+    assert started[1].wait(20) != 0
+    started[2].wait()
+    brake.unlink()
+    assert started[0].wait(20) == 0
+    by_pid = {driver.start.pid: driver for driver in drivers.look()}
+    ends = [by_pid[process.pid].end for process in started]
+    assert [end and end.kind for end in ends] == ["done", "interrupted", None]
+    assert not any(driver.at_work for driver in by_pid.values())
+    assert journal("end").keys() == {spec.run for _, spec in grid.specs()}
+    assert journal("start").total() <= len(grid) + 2, "more was done twice than the two were at"
+    assert drivers.look() == Drivers(folder).look(), "what was kept is what is there"
+
+
+def test_what_a_budget_or_an_error_ends_says_so(tmp_path):
+    carry_out(plan(), tmp_path, budget=1e-9)
+    (driver,) = Drivers(tmp_path).look()
+    assert (driver.end.kind, driver.end.reason) == ("budget", "8 runs left out")
+    with pytest.raises(ModuleNotFoundError):
+        carry_out(plan(), tmp_path, execute="nowhere:execute")
+    carry_out(plan(), tmp_path)
+    assert {(driver.end.kind, driver.end.reason) for driver in Drivers(tmp_path).look()} == {
+        ("budget", "8 runs left out"),
+        ("error", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("done", None),
+    }
+    carry_out(plan(), tmp_path)
+    assert len(Drivers(tmp_path).look()) == 3, "who finds nothing to do is no driver"
+
+
+def test_a_lost_record_is_no_error(tmp_path):
+    carry_out(plan(), tmp_path)
+    (path,) = (tmp_path / FOLDER).iterdir()
+    os.truncate(path, 0)
+    (driver,) = Drivers(tmp_path).look()
+    assert (driver.start, driver.end, driver.at_work) == (None, None, False)
+
+
+def fill(folder) -> None:
+    """Leave no room on a file system."""
+    with open(folder / "filler", "ab", buffering=0) as file, pytest.raises(OSError, match="No space left") as error:
+        while True:
+            file.write(bytes(4096))
+    assert error.value.errno == errno.ENOSPC
+
+
+def test_a_full_disk_stops_the_driver_which_still_says_so(small_disk, tmp_path, journal, slow, start_driver):
+    grid, brake = slow
+    folder = small_disk / "sweep"
+    grid.write(folder)
+    driver = start_driver(folder, "inline")
+    wait_for(lambda: any(results(grid, folder).values()))
+    fill(small_disk)
+    assert driver.wait(20) == 2
+    sentence = f"the disk that holds {folder} is full; free some space and run again"
+    assert (tmp_path / "driver-0.log").read_text().splitlines()[-1] == sentence
+    (told,) = Drivers(folder).look()
+    assert (told.end.kind, told.end.reason) == ("error", sentence)
+    fill(small_disk)
+    there = {run for run, result in results(grid, folder).items() if result}
+    with pytest.raises(UserError, match="No space left on device"):
+        carry_out(grid, folder)
+    assert len(list((folder / FOLDER).iterdir())) == 1, "no half record"
+
+    (small_disk / "filler").unlink()
+    brake.unlink()
+    carry_out(grid, folder)
+    assert {result.status for result in results(grid, folder).values()} == {"ok"}
+    assert {journal("start")[run] for run in there} == {1}
