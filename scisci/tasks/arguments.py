@@ -71,4 +71,6 @@ def one_sentence(message: str, command: str) -> str:
             f"the config names {denied[1]!r}, but only scisci, lightning, torch and installed plug-ins are imported for"
             " a config; remove it"
         )
+    if lacking := re.search(r"class_path '\S+\.(\w+)':\s+the following arguments are required: (save_dir)", message):
+        return f"{lacking[1]} lacks {lacking[2]}, where in the run directory it is to write; give '.'"
     return f"{' '.join(message.split()).rstrip('.')}; 'scisci {command} --help' lists what is accepted"

@@ -27,8 +27,6 @@ from scisci.tasks import treatments
 from scisci.tasks.baselines import registry as baselines
 from scisci.tasks.metrics import Accumulator, Shares
 
-LOG_EVERY = 20
-
 
 class Task(L.LightningModule):
     """Train a model on one domain's samples, with AdamW and a learning rate that rises and then falls.
@@ -235,7 +233,8 @@ class Task(L.LightningModule):
             return None if self.trainer.world_size == 1 else {"loss": loss}
         self.samples_seen += turn.samples
         # Logging costs as much as a small layer, and the curve has every step.
-        if batch_idx % LOG_EVERY == 0:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.global_step + 1) % every == 0:
             self.log("train/loss", whole, prog_bar=True, batch_size=batch.num_graphs)
         return {"loss": loss, "whole": whole}
 

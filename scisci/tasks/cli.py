@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 import warnings
 from argparse import ArgumentError
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from scisci.contracts.errors import UserError
@@ -26,64 +23,13 @@ from scisci.tasks.arguments import allow_imports, dataset_named, one_sentence, t
 from scisci.tasks.base import Task
 from scisci.tasks.baselines import stored
 from scisci.tasks.checkpoints import read_checkpoint, restore
+from scisci.tasks.directory import RunDirectory, new_run_folder
 from scisci.tasks.domains import task_for
+from scisci.tasks.loggers import check, in_config
+from scisci.tasks.parallel import check_batches, check_parallel
 from scisci.tasks.predictions import writing_outputs
 from scisci.tasks.run import TRAINER_DEFAULTS, Curve, accelerator, alone, best_checkpoint, conclude, quiet
 from scisci.tasks.tables import show_errors
-
-STRATEGIES = (
-    *("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp"),
-    *("SingleDeviceStrategy", "DDPStrategy", "FSDPStrategy"),
-)
-
-
-def new_run_folder(root: Path, name: str) -> Path:
-    """Create and return a folder that did not exist: `<root>/<name>-<time>`, numbered if need be."""
-    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for number in itertools.count():
-        folder = root / (f"{stem}-{number}" if number else stem)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError as error:
-            if not root.is_dir():
-                raise UserError(f"--runs {root} is not a folder; choose another place") from error
-            continue
-        except OSError as error:
-            raise UserError(
-                f"cannot make a run directory in {root} ({error.strerror}); choose another place"
-            ) from error
-        return folder
-    raise AssertionError("unreachable")
-
-
-class RunDirectory(Callback):
-    """Has the first process make the run directory as soon as all processes know of each other, and tells the others.
-
-    Checkpoints and logs go there; the last checkpoint is that of the end, since a validation may lie well before it.
-    """
-
-    def __init__(self, make: Callable[[], Path], checkpoints: list[ModelCheckpoint], log: bool) -> None:
-        self._make, self._checkpoints, self._log = make, checkpoints, log
-        self.path = Path()
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Make it."""
-        if stage != "fit":
-            return
-        self.path = trainer.strategy.broadcast(self._make() if trainer.is_global_zero else self.path)
-        for checkpoint in self._checkpoints:
-            checkpoint.dirpath = str(self.path / "checkpoints")
-        if self._log:
-            trainer.logger = CSVLogger(self.path, name="log")
-
-    @property
-    def last(self) -> Path:
-        """The last checkpoint."""
-        return self.path / "checkpoints" / "last.ckpt"
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the final weights, from which a finished run can be trained longer."""
-        trainer.save_checkpoint(self.last)
 
 
 class CLI(LightningCLI):
@@ -128,7 +74,10 @@ class CLI(LightningCLI):
         if config.trainer.accelerator == "auto":
             config.trainer.accelerator = accelerator()
         config.trainer.use_distributed_sampler = False
+        # Loggers follow training alone, and are made with the run directory, in which they write.
+        self.logger, config.trainer.logger = config.trainer.logger, False
         if self.subcommand == "fit":
+            check(in_config(self.logger))
             check_parallel(config)
             check_batches(config)
         else:
@@ -140,10 +89,8 @@ class CLI(LightningCLI):
             raise UserError(
                 f"precision {config.trainer.precision} would round outputs away; give bf16-mixed or 32-true"
             )
-        if self.subcommand != "fit":
-            config.trainer.logger = config.trainer.logger or False
-            if "verbose" in config:
-                config.verbose = False
+        if self.subcommand != "fit" and "verbose" in config:
+            config.verbose = False
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """For `fit`: once model and data are known to be sound, have a run directory made and log into it."""
@@ -155,12 +102,10 @@ class CLI(LightningCLI):
                 self._check_continuation(read_checkpoint(config.ckpt_path), config.trainer.max_steps)
             self.best = best_checkpoint()
             last = ModelCheckpoint(filename="last", enable_version_counter=False)
-            log = config.trainer.logger is None
-            self.directory = RunDirectory(self._run_directory, [self.best, last], log)
+            config.trainer.logger = self.logger
+            self.directory = RunDirectory(self._run_directory, [self.best, last], in_config(self.logger))
             given = self.config_init["fit"].trainer.callbacks or []
             kwargs["callbacks"] = [self.directory, *given, self.best, last, self.curve]
-            if log:
-                kwargs["logger"] = False
         return super().instantiate_trainer(**kwargs)
 
     def _check_continuation(self, checkpoint: dict[str, Any], max_steps: int) -> None:
@@ -195,6 +140,7 @@ class CLI(LightningCLI):
         self.model, self.trainer = found
         run = digest((folder / "config.yaml").read_bytes())[:16]
         result = conclude(self.model, self.datamodule, self.trainer, self.best, self.curve, folder, run)
+        self.directory.close()
         seconds = result.training_seconds + time.perf_counter() - start
         result = result.model_copy(update={"seconds": seconds})
         write_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
@@ -238,40 +184,6 @@ class CLI(LightningCLI):
                 for out in batches:
                     write(out, out["ptr"])
             print(f"wrote {path}")
-
-
-def check_parallel(config: Any) -> None:
-    """Refuse ways of training on several devices that do not give the results of one; choose one if none is given."""
-    trainer = config.trainer
-    named = isinstance(trainer.strategy, str)
-    strategy = trainer.strategy if named else trainer.strategy.class_path.split(".")[-1]
-    if strategy not in STRATEGIES:
-        raise UserError(f"the strategy {strategy} is not supported; give ddp or fsdp")
-    if "fsdp" in strategy.lower() and trainer.accelerator == "cpu":
-        raise UserError("the strategy fsdp needs GPUs; give ddp")
-    if "fsdp" in strategy.lower() and config.model.get("symmetry_curve"):
-        raise UserError("symmetry_curve needs the whole model in every process; give ddp, or leave it out")
-    if not named and trainer.strategy.get("init_args", {}).get("state_dict_type") == "sharded":
-        raise UserError("sharded checkpoints are not supported; leave state_dict_type out")
-    one = trainer.devices in (1, "1") or (isinstance(trainer.devices, list) and len(trainer.devices) == 1)
-    if strategy == "ddp" or (strategy == "auto" and not (one and trainer.num_nodes == 1)):
-        # Some architectures have parameters without gradient, of vectors in the last layer that nobody reads.
-        trainer.strategy = "ddp_find_unused_parameters_true"
-
-
-def check_batches(config: Any) -> None:
-    """Refuse options that would leave a checkpoint within a step, or the number of steps unknown."""
-    trainer, capped = config.trainer, config.data.max_points or config.data.max_edges
-    accumulate, interval = trainer.accumulate_grad_batches, trainer.val_check_interval
-    if accumulate > 1 and not (isinstance(interval, int) and interval % accumulate == 0):
-        raise UserError(
-            f"val_check_interval counts batches and must be a multiple of accumulate_grad_batches, {accumulate}, since"
-            " checkpoints lie between steps"
-        )
-    if capped and (trainer.max_steps < 0 or not isinstance(interval, int)):
-        raise UserError(
-            "epochs of batches with a cap differ in length; give max_steps and val_check_interval in batches"
-        )
 
 
 def show(task: Task) -> None:

@@ -40,6 +40,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     # Batches know of processes by themselves.
     "use_distributed_sampler": False,
+    "log_every_n_steps": 20,
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
@@ -273,7 +274,7 @@ def alone(task: Task, trainer: L.Trainer, curve: Curve, last: Path) -> tuple[Tas
         accelerator=device.type,
         precision=trainer.precision,
         callbacks=[curve],
-        logger=False,
+        logger=trainer.loggers,
         enable_checkpointing=False,
         inference_mode=False,
         # Not the cluster's, which knows of as many processes as there were.

@@ -85,7 +85,8 @@ def whole(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shared(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of two processes on parts of the same batches."""
     runs = tmp_path_factory.mktemp("shared")
-    found = start("-m", "scisci.cli", *arguments(small_store, runs, *PARTS, "--trainer.devices=2"))
+    tracked = ("--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=.")
+    found = start("-m", "scisci.cli", *arguments(small_store, runs, *PARTS, "--trainer.devices=2", *tracked))
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("run directory") == 1
     assert "Warning" not in found.stderr
@@ -125,6 +126,7 @@ def test_accumulated_batches_are_the_batch_in_one_piece(small_store: Path, tmp_p
 def test_two_processes_train_what_one_does(whole: Path, shared: Path) -> None:
     assert_alike(whole, shared)
     assert len(list((shared / "log").iterdir())) == 1
+    assert len(list((shared / "tensorboard/version_0").glob("events.*"))) == 1
 
 
 @pytest.mark.slow
