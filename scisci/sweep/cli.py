@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import Status
-from scisci.sweep import status_cli
+from scisci.sweep import design_cli, status_cli
 
 if TYPE_CHECKING:
     from scisci.sweep.drive import Shard
@@ -47,10 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(act=_run)
 
-    plan = commands.add_parser("plan", help="print the grid of a study without running anything")
-    plan.add_argument("study", type=Path, help="study file (YAML)")
-    plan.set_defaults(act=_plan)
-
+    design_cli.add(commands)
     status_cli.add(commands)
 
     collect = commands.add_parser("collect", help="write DIR/results.parquet from the recorded runs")
@@ -150,20 +147,6 @@ def _run(arguments: argparse.Namespace) -> None:
         print(f"when all shards have ended: scisci sweep collect {arguments.out}")
     else:
         _write_table(arguments.out, everything=False)
-
-
-def _plan(arguments: argparse.Namespace) -> None:
-    from scisci.sweep.plan import make_plan
-    from scisci.sweep.study import load_study
-    from scisci.sweep.tables import plan_table, print_table
-
-    plan = make_plan(load_study(arguments.study))
-    print_table(plan_table(plan))
-    study = plan.study
-    amounts = ", ".join(map(str, study.data))
-    rates = f" × {len(study.learning_rates)} learning rates" if study.learning_rates else ""
-    print(f"{len(plan)} runs: {len(plan.cells)} models × data {amounts}{rates} × {len(study.seeds)} seeds")
-    print(f"each step of {study.optimization.batch_size} samples of {study.dataset}")
 
 
 def _collect(arguments: argparse.Namespace) -> None:

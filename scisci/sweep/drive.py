@@ -33,10 +33,9 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
-    def select(self, plan: Plan, at: int) -> range:
-        """Which runs of the plan's cell number `at` are in this part."""
-        start = (self.index - 1 - at * plan.runs_per_cell) % self.count
-        return range(start, plan.runs_per_cell, self.count)
+    def select(self, before: int, runs: int) -> range:
+        """Which of a cell's `runs`, that come after `before` others of the plan, are in this part."""
+        return range((self.index - 1 - before) % self.count, runs, self.count)
 
 
 @dataclass
@@ -152,10 +151,12 @@ def survey(
     Recorded runs with a status in `retry` are put in the queue again.
     """
     shard = shard or Shard()
-    state = State(Forecast(plan.cells))
+    state = State(Forecast(plan.works()))
     queue = Queue(plan, state.forecast, order)
-    for at, cell in enumerate(plan.cells):
-        for number in shard.select(plan, at):
+    before = 0
+    for cell in plan.cells:
+        runs = plan.count(cell)
+        for number in shard.select(before, runs):
             run = plan.spec(cell, number).run
             stamp = records.stamp(run)
             result = None if stamp is None else records.look(run)
@@ -164,6 +165,7 @@ def survey(
             else:
                 queue.add(cell, number, run, stamp)
                 state.left[cell] += 1
+        before += runs
     return state, queue
 
 

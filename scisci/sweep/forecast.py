@@ -1,53 +1,42 @@
-"""How long runs will take, from how long finished ones took."""
+"""How long runs will take, from how long finished ones took and how many FLOPs they all take."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 
-from scisci.sweep.plan import Cell
+from scisci.sweep.plan import Cell, Work
 
-# Fixed costs per step weigh more in small models, so time grows slower than parameters do.
+# Fixed costs of a step weigh more in small models, so time grows slower than FLOPs do.
 TIME_EXPONENT = 0.5
 STEEPEST = 1.5
-STEP_OF_UNNAMED_SIZES = 4.0
-
-
-def nominal_size(size: str) -> float:
-    """The number a size's name states ("3k" → 3,000, "1.2M" → 1,200,000); NaN where it states none."""
-    units = {"k": 1e3, "m": 1e6, "b": 1e9}
-    text = size.strip().lower()
-    unit = units.get(text[-1:], 1.0)
-    try:
-        number = float(text[:-1] if unit > 1 else text) * unit
-    except ValueError:
-        return math.nan
-    return number if 0 < number < math.inf else math.nan
 
 
 class Forecast:
     """Predicted cost of a run, by cell: in seconds once any run was measured, in unknown units before that.
 
-    A cell with finished runs is predicted by their mean. Another is scaled from the nearest measured size of
-    its entry by the power of the size that its two nearest show, or else by `TIME_EXPONENT`; an entry without any
-    from the geometric mean over all measured cells. A size whose name states no number counts as
-    `STEP_OF_UNNAMED_SIZES` times the one listed before it.
+    A cell with finished runs is predicted by their mean. Another is scaled, step for step, from the measured cell of
+    its entry nearest to it in FLOPs of a step, by the power of these that the two nearest show, or else by
+    `TIME_EXPONENT`; an entry without any from the geometric mean over all measured cells. Where FLOPs were not counted
+    (a plan of an earlier version), all models count as equally heavy until they are measured.
     """
 
-    def __init__(self, cells: Iterable[Cell]) -> None:
+    def __init__(self, work: Mapping[Cell, Work]) -> None:
+        counted = all(math.isfinite(one.flops) for one in work.values())
+        self._steps = {cell: one.steps for cell, one in work.items()}
+        # what needs no products at all, such as a mean, still takes a moment
+        self._flops = {cell: max(one.flops / one.steps, 1.0) if counted else 1.0 for cell, one in work.items()}
         self._measured: dict[Cell, tuple[int, float]] = {}
-        self._nominal: dict[Cell, float] = {}
-        label, size = None, 1.0
-        for cell in cells:
-            unnamed = size * STEP_OF_UNNAMED_SIZES if cell.label == label else 1.0
-            stated = nominal_size(cell.size)
-            label, size = cell.label, unnamed if math.isnan(stated) else stated
-            self._nominal[cell] = size
 
     @property
     def knows(self) -> bool:
         """Whether any run was measured."""
         return bool(self._measured)
+
+    @property
+    def measured(self) -> Mapping[Cell, int]:
+        """How many finished runs were taken in, by cell."""
+        return {cell: count for cell, (count, _) in self._measured.items()}
 
     def observe(self, cell: Cell, seconds: float) -> None:
         """Take in a finished run."""
@@ -58,20 +47,30 @@ class Forecast:
         """Predicted cost of one run in the cell."""
         if cell in self._measured:
             return self._mean(cell)
-        nominal = self._nominal[cell]
+        flops, steps = self._flops[cell], self._steps[cell]
         siblings = [known for known in self._measured if known.label == cell.label]
         if siblings:
-            nearest, *others = sorted(siblings, key=lambda known: abs(math.log(self._nominal[known] / nominal)))
-            return self._mean(nearest) * (nominal / self._nominal[nearest]) ** self._exponent(nearest, others)
-        logs = [math.log(self._mean(known) / self._nominal[known] ** TIME_EXPONENT) for known in self._measured]
-        return nominal**TIME_EXPONENT * math.exp(sum(logs) / max(1, len(logs)))
+            nearest, *others = sorted(siblings, key=lambda known: self._distance(known, cell))
+            return steps * self._step(nearest) * (flops / self._flops[nearest]) ** self._exponent(nearest, others)
+        logs = [math.log(self._step(known) / self._flops[known] ** TIME_EXPONENT) for known in self._measured]
+        return steps * flops**TIME_EXPONENT * math.exp(sum(logs) / max(1, len(logs)))
+
+    def _distance(self, one: Cell, other: Cell) -> tuple[float, float]:
+        """How far apart two cells are in FLOPs of a step, then in steps."""
+        return (
+            abs(math.log(self._flops[one] / self._flops[other])),
+            abs(math.log(self._steps[one] / self._steps[other])),
+        )
 
     def _exponent(self, nearest: Cell, others: list[Cell]) -> float:
-        """How time grows with size between the two nearest sizes, held to what training can do."""
+        """How the time of a step grows with its FLOPs between the two nearest models, held to what training can do."""
         for other in others:
-            if ratio := math.log(self._nominal[other] / self._nominal[nearest]):
-                return min(max(math.log(self._mean(other) / self._mean(nearest)) / ratio, 0.0), STEEPEST)
+            if ratio := math.log(self._flops[other] / self._flops[nearest]):
+                return min(max(math.log(self._step(other) / self._step(nearest)) / ratio, 0.0), STEEPEST)
         return TIME_EXPONENT
+
+    def _step(self, cell: Cell) -> float:
+        return self._mean(cell) / self._steps[cell]
 
     def _mean(self, cell: Cell) -> float:
         count, total = self._measured[cell]

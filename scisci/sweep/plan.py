@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scisci.contracts.errors import UserError, unknown_name
 from scisci.contracts.files import write_text
@@ -31,15 +33,30 @@ _OWN_KEYS = {
 }
 
 
+# Fewer are no training: the warm-up, a tenth of them, would have none.
+LEAST_STEPS = 10
+
+
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one study entry and size: they differ in data, learning rate and seed only, so they cost the same."""
+    """The runs of one study entry and size that cost the same: they differ in data, learning rate and seed only.
+
+    `steps` are said where those of an entry and size differ: by epochs, or by budgets of compute.
+    """
 
     label: str
     size: str
+    steps: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.label} {self.size}"
+        return f"{self.label} {self.size}" + ("" if self.steps is None else f" {self.steps} steps")
+
+
+class Work(NamedTuple):
+    """What one run of a cell takes: optimisation steps, and training FLOPs, NaN where they were not counted."""
+
+    steps: int
+    flops: float
 
 
 class Plan(BaseModel):
@@ -56,40 +73,94 @@ class Plan(BaseModel):
     domain: str
     fingerprint: str
     code_version: str
+    flops: dict[str, dict[str, float]] = Field(
+        default_factory=dict, description="entry → size → training FLOPs per sample; of a baseline for all its passes"
+    )
+    available: int | None = Field(default=None, description="samples of the training split")
+    extended: bool = Field(default=False, description="whether the study is no longer that of a file")
 
     @property
     def cells(self) -> list[Cell]:
-        return [Cell(label, size) for label, entry in self.study.architectures.items() for size in entry.sizes]
+        """All cells, in the order of the study file."""
+        entries = self.study.architectures.items()
+        return [cell for label, entry in entries for size in entry.sizes for cell in self._cells(label, size)]
 
-    @property
-    def runs_per_cell(self) -> int:
-        return len(self.study.data) * max(1, len(self.study.learning_rates)) * len(self.study.seeds)
+    def _cells(self, label: str, size: str) -> list[Cell]:
+        if self.study.optimization.steps:
+            return [Cell(label, size)]
+        return [Cell(label, size, steps) for steps in dict.fromkeys(steps for steps, _ in self._trainings(label, size))]
+
+    def _trainings(self, label: str, size: str) -> list[tuple[int, int]]:
+        """(steps, training samples) of an entry and size, in the order of the study file."""
+        study, batch = self.study, self.study.optimization.batch_size
+        if not study.compute:
+            return [(study.steps(label, data), data) for data in study.amounts]
+        found = []
+        for budget in study.compute:
+            samples = budget / self.flops[label][size]
+            for data in study.amounts or (self._seen(samples, batch),):
+                found.append((round(samples / study.batch(data)), data))
+        return found
+
+    def _seen(self, samples: float, batch: int) -> int:
+        """Of so many samples that whole batches see, each once, as many as there are."""
+        assert self.available is not None
+        return min(max(1, round(samples / batch)) * batch, self.available)
+
+    def amounts(self, cell: Cell) -> tuple[int, ...]:
+        """Numbers of training samples that runs of a cell have."""
+        if cell.steps is None:
+            return self.study.amounts
+        return tuple(data for steps, data in self._trainings(cell.label, cell.size) if steps == cell.steps)
+
+    def work(self, cell: Cell) -> Work:
+        """What the run of a cell with the most data takes; all take the same but those of baselines."""
+        data = max(self.amounts(cell))
+        steps = cell.steps or self.study.steps(cell.label, data)
+        samples = steps * self.study.batch(data) if self.study.trained(cell.label) else data
+        return Work(steps, samples * self.flops.get(cell.label, {}).get(cell.size, math.nan))
+
+    def works(self) -> dict[Cell, Work]:
+        """The work of every cell."""
+        return {cell: self.work(cell) for cell in self.cells}
+
+    def count(self, cell: Cell) -> int:
+        """How many runs a cell has."""
+        return len(self.amounts(cell)) * max(1, len(self.study.learning_rates)) * len(self.study.seeds)
 
     def __len__(self) -> int:
-        return len(self.cells) * self.runs_per_cell
+        return sum(map(self.count, self.cells))
 
     def spec(self, cell: Cell, number: int) -> RunSpec:
         """Run `number` of a cell: data amounts in the order of the study file, learning rates and seeds within each."""
-        study, entry = self.study, self.study.architectures[cell.label]
+        study = self.study
         rates = study.learning_rates or (None,)
         number, seed = divmod(number, len(study.seeds))
         amount, rate = divmod(number, len(rates))
+        data = self.amounts(cell)[amount]
+        recipe = study.recipe(cell.label, cell.size, data, rates[rate], cell.steps)
+        return self._spec(cell.label, recipe, size=cell.size, data=data, seed=study.seeds[seed])
+
+    def bare_spec(self, label: str, size: str) -> RunSpec:
+        """A run of one step, to measure a model on."""
+        data = max(self.study.amounts, default=self.available or 1)
+        return self._spec(label, self.study.recipe(label, size, data, steps=1), size=size, data=data)
+
+    def _spec(self, label: str, recipe: OptimizationSpec, **one: Any) -> RunSpec:
+        study, entry = self.study, self.study.architectures[label]
         return RunSpec(
             study=study.study,
             dataset=study.dataset,
             fingerprint=self.fingerprint,
-            architecture=study.architecture(cell.label),
-            variant=study.variant(cell.label),
-            size=cell.size,
+            architecture=study.architecture(label),
+            variant=study.variant(label),
             overrides=entry.overrides,
             treatment=entry.treatment,
             task=study.task,
-            data=study.data[amount],
-            seed=study.seeds[seed],
-            optimization=study.recipe(cell.label, cell.size, study.data[amount], rates[rate]),
+            optimization=recipe,
             evaluation=study.evaluation,
             code_version=self.code_version,
-            loggers=study.loggers,
+            **one,
         )
 
     def needs(self, cell: Cell) -> Needs:
@@ -99,7 +170,7 @@ class Plan(BaseModel):
     def specs(self) -> Iterator[tuple[Cell, RunSpec]]:
         """All runs with their cells, in the order of the study file."""
         for cell in self.cells:
-            for number in range(self.runs_per_cell):
+            for number in range(self.count(cell)):
                 yield cell, self.spec(cell, number)
 
     def write(self, folder: Path) -> None:
@@ -132,39 +203,102 @@ class Plan(BaseModel):
             ) from error
 
 
-def make_plan(study: Study) -> Plan:
-    """Bind a study to its data set and to this code, and refuse what could not run.
+def make_plan(study: Study, known: Plan | None = None) -> Plan:
+    """Bind a study to its data set and to this code, count its FLOPs, and refuse what could not run.
 
-    Opens the data set as training does and builds every model of the study once. Raises `UserError` for an
-    unknown data set, architecture, size, option or split, for options that no model can be built with, for a
-    data set without what training needs, and for more training samples than there are.
+    Opens the data set as training does and builds every model of the study once. FLOPs that an earlier plan, `known`,
+    has of the same models are taken from it. Raises `UserError` for an unknown data set, architecture, size, option or
+    split, for options that no model can be built with, for a data set without what training needs, for more training
+    samples than there are, and for budgets of compute that do not make a training.
     """
     from scisci.data.module import StoreDataModule
     from scisci.tasks.domains import task_for
-    from scisci.tasks.loggers import parse as parse_loggers
     from scisci.tasks.version import code_version
 
     data = StoreDataModule(study.dataset, test_splits=list(study.evaluation.splits))
     store = data.store
     available = len(store.split("train"))
-    if max(study.data) > available:
+    if max(study.amounts, default=0) > available:
         raise UserError(
-            f"the study asks for {max(study.data)} training samples but {study.dataset} has {available}; "
+            f"the study asks for {max(study.amounts)} training samples but {study.dataset} has {available}; "
             "lower the data amounts"
         )
     task = task_for(store.domain)
     data.check(task.domain)
-    of_some = {"energy_weight", "force_weight", "stress_weight", "compiled"} & study.optimization.model_fields_set
-    if foreign := sorted(of_some - set(signature(task.__init__).parameters)):
+    weights = {"energy_weight", "force_weight", "stress_weight"} & study.optimization.model_fields_set
+    if foreign := sorted(weights - set(signature(task.__init__).parameters)):
         raise UserError(f"the study's {foreign[0]} means nothing for data of the domain {store.domain!r}; remove it")
-    known = set(signature(task.__init__).parameters) - {"self", *_OWN_KEYS}
-    if strange := sorted(set(study.task) - known):
-        raise unknown_name(f"option in task of data of the domain {store.domain!r}", strange[0], known)
-    parse_loggers(study.loggers)
+    allowed = set(signature(task.__init__).parameters) - {"self", *_OWN_KEYS}
+    if strange := sorted(set(study.task) - allowed):
+        raise unknown_name(f"option in task of data of the domain {store.domain!r}", strange[0], allowed)
     inputs = task.inputs(store)
     for label in study.architectures:
         _build(study, label, inputs, task)
-    return Plan(study=study, domain=store.domain, fingerprint=store.fingerprint, code_version=code_version())
+    plan = Plan(
+        study=study,
+        domain=store.domain,
+        fingerprint=store.fingerprint,
+        code_version=code_version(),
+        available=available,
+    )
+    plan = plan.model_copy(update={"flops": _counted(plan, known)})
+    if study.compute:
+        _check_budgets(plan)
+    return plan
+
+
+def _counted(plan: Plan, known: Plan | None) -> dict[str, dict[str, float]]:
+    """FLOPs per training sample of every entry and size, each model counted once."""
+    from scisci.tasks.costs import flops_per_sample
+
+    study, found = plan.study, {} if known is None else _known_flops(plan, known)
+    counted: dict[str, dict[str, float]] = {label: {} for label in study.architectures}
+    for label, entry in study.architectures.items():
+        for size in entry.sizes:
+            model = _model(study, label, size)
+            if model not in found:
+                found[model] = flops_per_sample(plan.bare_spec(label, size))
+            counted[label][size] = found[model]
+    return counted
+
+
+def _known_flops(plan: Plan, known: Plan) -> dict[str, float]:
+    """Model → FLOPs that an earlier plan has, if they are still those."""
+    decides = [(one.fingerprint, one.code_version, one.study.task) for one in (plan, known)]
+    if decides[0] != decides[1]:
+        return {}
+    entries = known.flops.items()
+    return {_model(known.study, label, size): flops for label, sizes in entries for size, flops in sizes.items()}
+
+
+def _model(study: Study, label: str, size: str) -> str:
+    """What an entry's FLOPs depend on."""
+    entry = study.architectures[label]
+    return json.dumps([study.architecture(label), size, entry.overrides, entry.treatment], sort_keys=True)
+
+
+def _check_budgets(plan: Plan) -> None:
+    """`UserError` for a budget that is no training, and for two that are the same one."""
+    study = plan.study
+    for label, entry in study.architectures.items():
+        if not study.trained(label):
+            raise UserError(
+                f"{study.architecture(label)} is a baseline, which no compute is given to; remove {label!r}"
+            )
+        for size in entry.sizes:
+            trainings = plan._trainings(label, size)
+            budgets = [budget for budget in study.compute for _ in study.amounts or (0,)]
+            for budget, (steps, _) in zip(budgets, trainings, strict=True):
+                if steps < LEAST_STEPS:
+                    least = plan.flops[label][size] * study.optimization.batch_size * LEAST_STEPS
+                    raise UserError(
+                        f"compute {budget:.3g} gives {label} {size} {steps} steps, which is no training; leave the "
+                        f"size out or give it {least:.2g} or more"
+                    )
+            if len(set(trainings)) < len(trainings):
+                raise UserError(
+                    f"two budgets of compute give {label} {size} the same training; take them further apart"
+                )
 
 
 def _build(study: Study, label: str, inputs: Inputs, task: type[Any]) -> None:
@@ -186,9 +320,7 @@ def _build(study: Study, label: str, inputs: Inputs, task: type[Any]) -> None:
     else:
         if ":" not in name and name not in registry.architectures():
             raise unknown_name("architecture", name, [*registry.architectures(), *baselines.names()])
-        chosen: dict[str, Any] = {"symmetry_treatment": entry.treatment, "parametrization": entry.parametrization}
-        if study.optimization.compiled:
-            chosen["compiled"] = True
+        chosen = {"symmetry_treatment": entry.treatment, "parametrization": entry.parametrization}
         made = task(name, entry.sizes[0], entry.overrides, **chosen, **study.task)
         for size in entry.sizes:
             made.backbone(inputs, 1.0, registry.options(name, size, entry.overrides))

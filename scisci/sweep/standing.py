@@ -45,7 +45,7 @@ def standing(folder: Path | str) -> Standing:
     held = records.held()
     cells: dict[Cell, Counter[str]] = defaultdict(Counter)
     troubles: dict[tuple[str, str], Trouble] = {}
-    forecast = Forecast(plan.cells)
+    forecast = Forecast(plan.works())
     recorded = 0
     for cell, spec in plan.specs():
         result = records.look(spec.run)

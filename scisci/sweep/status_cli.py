@@ -34,11 +34,13 @@ def print_standing(standing: Standing) -> None:
 
     totals = standing.totals
     shown = [status for status in COLUMNS if totals[status]]
+    by_steps = any(cell.steps is not None for cell in standing.cells)
     table = Table("entry", "size", box=None, pad_edge=False)
-    for status in shown:
+    for status in (*(["steps"] if by_steps else []), *shown):
         table.add_column(status, justify="right")
     for cell, counts in standing.cells.items():
-        table.add_row(cell.label, cell.size, *(str(counts[status]) for status in shown))
+        steps = [str(cell.steps)] if by_steps else []
+        table.add_row(cell.label, cell.size, *steps, *(str(counts[status]) for status in shown))
     print_table(table)
     done = totals.total() - totals["running"] - totals["waiting"]
     print(f"{standing.plan.study.study}: {done} of {totals.total()} runs done")

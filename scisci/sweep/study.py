@@ -2,19 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveInt,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from scisci.contracts.errors import UserError, unknown_name
 from scisci.contracts.run import EvaluationSpec, OptimizationSpec, Parametrization, Recipe, TreatmentName
 from scisci.sweep.resources import EntryResources, Needs, Resources
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LearningRate = Positive
+
+
+def _ladder(value: Any) -> Any:
+    """A list as it is, or the one that {from, to, ratio} stands for."""
+    if not isinstance(value, dict):
+        return value
+    try:
+        start, end, ratio = (float(value[key]) for key in ("from", "to", "ratio"))
+    except (KeyError, TypeError, ValueError):
+        start = end = ratio = math.nan
+    if len(value) != 3 or not (0 < start <= end < math.inf and 1 < ratio < math.inf):
+        raise ValueError("a ladder is {from: 256, to: 16384, ratio: 2}, with a ratio above 1")
+    count = int(math.log(end / start) / math.log(ratio) + 1e-9) + 1
+    return [start * ratio**k for k in range(count)]
+
+
+def _whole_ladder(value: Any) -> Any:
+    rungs = _ladder(value)
+    return [round(rung) for rung in rungs] if rungs is not value else value
+
+
+SEEN: Literal["seen"] = "seen"
+# Numbers of training samples, as a list or a ladder; or as many as are seen, each once as far as they reach.
+DataAmounts = Annotated[
+    Annotated[Literal["seen"], Tag("seen")]
+    | Annotated[tuple[PositiveInt, ...], Field(min_length=1), BeforeValidator(_whole_ladder), Tag("amounts")],
+    Discriminator(lambda value: "seen" if isinstance(value, str) else "amounts"),
+]
+Budgets = Annotated[tuple[Positive, ...], BeforeValidator(_ladder)]
 
 
 class _Section(BaseModel):
@@ -67,9 +108,19 @@ class ArchitectureEntry(_Section):
         return self
 
 
+class StudyRecipe(Recipe):
+    """How all models of a study are trained: by so many steps, or epochs, unless the study has compute."""
+
+    steps: PositiveInt | None = None
+    epochs: Positive | None = Field(default=None, description="instead of steps: how often each sample is seen")
+
+
 class Study(_Section):
     """A comparison of architectures: the grid of entry × size × data × seed, trained by one recipe.
 
+    With `compute`, training FLOPs, in place of steps the grid is entry × size × compute × data × seed: each model is
+    trained by as many steps as each budget gives it. With data `seen`, each run has as many samples as it sees, so
+    that each is seen once as far as the training split reaches: an iso-FLOP grid (Hoffmann et al. 2022, approach 2).
     With `learning_rates` the grid has them as one more dimension: every entry is trained at each, and measured on ID
     validation alone, which is to choose among them.
     """
@@ -79,13 +130,13 @@ class Study(_Section):
     dataset: str
     task: dict[str, Any] = Field(default_factory=dict, description="options of the data's task, such as its target")
     architectures: dict[str, ArchitectureEntry] = Field(min_length=1)
-    data: tuple[PositiveInt, ...] = Field(min_length=1)
+    data: DataAmounts
+    compute: Budgets = Field(default=(), description="training FLOPs of a run, in place of steps")
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     learning_rates: tuple[LearningRate, ...] = Field(default=(), description="instead of the entries' own")
-    optimization: Recipe
+    optimization: StudyRecipe
     evaluation: EvaluationSpec
     resources: Resources = Field(default=Resources(), description="what each run occupies while it is trained")
-    loggers: tuple[str | dict[str, Any], ...] = Field(default=(), description="of Lightning, to follow training by")
 
     def architecture(self, label: str) -> str:
         """Registered name of the architecture that an entry trains."""
@@ -97,11 +148,36 @@ class Study(_Section):
         differs = bool(entry.overrides) or entry.parametrization != "standard"
         return label if differs and label != self.architecture(label) else None
 
-    def recipe(self, label: str, size: str, data: int, rate: float | None = None) -> OptimizationSpec:
-        """The full recipe of one entry, size and amount of data, at `rate` instead of its own learning rate."""
+    @property
+    def amounts(self) -> tuple[int, ...]:
+        """Numbers of training samples; none where each run has as many as it sees."""
+        return () if isinstance(self.data, str) else self.data
+
+    def trained(self, label: str) -> bool:
+        """Whether an entry is trained; a baseline, which is fitted, has no learning rate."""
+        return bool(self.learning_rates) or self.architectures[label].learning_rate is not None
+
+    def batch(self, data: int) -> int:
+        """Samples of one step of a run with so many training samples."""
+        return min(self.optimization.batch_size, data)
+
+    def steps(self, label: str, data: int) -> int:
+        """Steps of an entry with so many training samples, where no budget of compute decides them."""
+        epochs = self.optimization.epochs
+        steps = self.architectures[label].steps or self.optimization.steps
+        return steps or max(1, round((epochs or 0) * data / self.batch(data)))
+
+    def recipe(
+        self, label: str, size: str, data: int, rate: float | None = None, steps: int | None = None
+    ) -> OptimizationSpec:
+        """The full recipe of one entry, size and amount of data.
+
+        At `rate` instead of its own learning rate, by `steps` instead of its own.
+        """
         entry = self.architectures[label]
         return OptimizationSpec(
-            **self.optimization.model_dump() | ({} if entry.steps is None else {"steps": entry.steps}),
+            **self.optimization.model_dump(exclude={"steps", "epochs"}),
+            steps=steps or self.steps(label, data),
             learning_rate=rate or entry.rate(size, data),
             learning_rate_choice=entry.choice(size),
             parametrization=entry.parametrization,
@@ -114,7 +190,9 @@ class Study(_Section):
 
     @model_validator(mode="after")
     def _runs_are_distinct(self) -> Study:
-        _distinct("data", self.data)
+        self._say_how_long()
+        _distinct("data", self.amounts)
+        _distinct("compute", self.compute)
         _distinct("seeds", self.seeds)
         _distinct("evaluation.splits", self.evaluation.splits)
         _distinct("learning_rates", self.learning_rates)
@@ -127,7 +205,9 @@ class Study(_Section):
                 raise ValueError(f"the study has learning_rates and {label!r} a learning_rate; remove one of the two")
             rates = entry.learning_rate if isinstance(entry.learning_rate, dict) else {}
             for size, by_data in rates.items():
-                if isinstance(by_data, dict) and (missing := [str(n) for n in self.data if n not in by_data]):
+                if isinstance(by_data, dict) and not self.amounts:
+                    raise ValueError(f"learning_rate of {label}, {size} is by amount of data, which is {SEEN!r}")
+                if isinstance(by_data, dict) and (missing := [str(n) for n in self.amounts if n not in by_data]):
                     raise ValueError(f"learning_rate of {label}, {size} lacks the data amounts {', '.join(missing)}")
         shown: dict[tuple[str, str], str] = {}
         for label, entry in self.architectures.items():
@@ -140,6 +220,19 @@ class Study(_Section):
             shown[name] = label
         return self
 
+    def _say_how_long(self) -> None:
+        """Exactly one of the three decides how long models are trained."""
+        recipe = self.optimization
+        decides = {"compute": self.compute, "optimization.steps": recipe.steps, "optimization.epochs": recipe.epochs}
+        given = [key for key, value in decides.items() if value]
+        if len(given) != 1:
+            found = f"both {given[0]} and {given[1]}" if given else "none of them"
+            raise ValueError(f"one of {', '.join(decides)} says how long models are trained, but there is {found}")
+        if recipe.steps is None and (own := [label for label, entry in self.architectures.items() if entry.steps]):
+            raise ValueError(f"the entry {own[0]!r} has steps of its own, the study {given[0]}; remove one of the two")
+        if self.data == SEEN and not self.compute:
+            raise ValueError(f"data: {SEEN} needs compute, which says how many samples are seen; list amounts of data")
+
 
 def _distinct(name: str, values: tuple[Any, ...]) -> None:
     twice = [value for value, count in Counter(values).items() if count > 1]
@@ -149,7 +242,7 @@ def _distinct(name: str, values: tuple[Any, ...]) -> None:
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "architectures": ArchitectureEntry,
-    "optimization": Recipe,
+    "optimization": StudyRecipe,
     "evaluation": EvaluationSpec,
     "resources": Resources,
 }
@@ -180,7 +273,7 @@ def checked(content: dict[str, Any], source: Path | str) -> Study:
 def _first_problem(error: ValidationError) -> str:
     # a misspelt key comes first: that the right one is missing only follows from it
     problem = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
-    place = [str(part) for part in problem["loc"] if part not in ("of all sizes", "by size")]
+    place = [str(part) for part in problem["loc"] if part not in ("of all sizes", "by size", "amounts", "seen")]
     if problem["type"] == "extra_forbidden":
         section: type[BaseModel] = Study
         if len(place) > 1:

@@ -102,7 +102,7 @@ class Trials:
 
         best, *others = self.ranked
         next_best = f"next {told(others[0])}" if others else "no other ended well"
-        data, seeds = study.data[0], ", ".join(map(str, study.seeds))
+        data, seeds = study.amounts[0], ", ".join(map(str, study.seeds))
         ruled_out = len(self.rates) - len(self.ranked)
         return (
             f"{self.metric.direction.replace('er', 'est')} {self.metric.name} on val of {len(self.rates)} rates from "
@@ -127,10 +127,16 @@ def trial_study(
     """The study that trains the entries named `networks` at every rate, to be judged on ID validation alone.
 
     On the largest amount of data and by as many steps as the study has, unless `data` and `steps` are given; the
-    entries' own numbers of steps then stay in proportion.
+    entries' own numbers of steps then stay in proportion. `UserError` where budgets of compute say how long models are
+    trained, unless `steps` do, and `data` where the study has no amounts of its own.
     """
     recipe = study.optimization
-    steps = steps or recipe.steps
+    if study.compute and not (steps and (data or study.amounts)):
+        raise UserError(
+            f"the study {study.study!r} trains by compute, by other steps for every model; say how long a trial is"
+            " with --steps" + ("" if study.amounts else " and --data")
+        )
+    data = data or max(study.amounts)
     entries = {}
     for label in networks:
         entry = study.architectures[label]
@@ -140,7 +146,7 @@ def trial_study(
                 "learning_rate": None,
                 "learning_rate_choice": "given",
                 "sizes": sizes,
-                "steps": None if entry.steps is None else max(1, round(entry.steps * steps / recipe.steps)),
+                "steps": _in_proportion(entry.steps, steps, recipe.steps),
                 "resources": {size: resources[size] for size in sizes if size in resources}
                 if isinstance(resources, dict)
                 else resources,
@@ -150,13 +156,19 @@ def trial_study(
     changes = {
         "study": f"{study.study}-tune",
         "architectures": entries,
-        "data": (data or max(study.data),),
+        "data": (data,),
+        "compute": (),
         "seeds": seeds,
         "learning_rates": rates,
-        "optimization": recipe.model_copy(update={"steps": steps}),
+        "optimization": recipe.model_copy(update={"steps": steps, "epochs": None} if steps else {}),
         "evaluation": study.evaluation.model_copy(update=evaluation),
     }
     return checked(study.model_copy(update=changes).model_dump(exclude_unset=True), "the trials")
+
+
+def _in_proportion(own: int | None, steps: int | None, recipe: int | None) -> int | None:
+    """Steps of an entry where those of the recipe become `steps`."""
+    return max(1, round(own * steps / recipe)) if own and steps and recipe else own
 
 
 def tune(
@@ -225,7 +237,7 @@ def _with(plan: Plan, steps: int | None = None, **changes: Any) -> Plan:
     """A plan with changes to its study, and with as many steps for all entries if these are given."""
     study = plan.study
     if steps is not None:
-        changes["optimization"] = study.optimization.model_copy(update={"steps": steps})
+        changes["optimization"] = study.optimization.model_copy(update={"steps": steps, "epochs": None})
         entries = study.architectures.items()
         changes["architectures"] = {label: entry.model_copy(update={"steps": None}) for label, entry in entries}
     return plan.model_copy(update={"study": study.model_copy(update=changes)})
@@ -261,7 +273,7 @@ def _values(table: pa.Table, metric: str, sign: int) -> dict[str, float]:
 
 def _of(plan: Plan, cell: Cell, values: dict[str, float]) -> np.ndarray:
     """Values of a cell's runs [rate, seed]."""
-    runs = [values[plan.spec(cell, number).run] for number in range(plan.runs_per_cell)]
+    runs = [values[plan.spec(cell, number).run] for number in range(plan.count(cell))]
     return np.array(runs).reshape(len(plan.study.learning_rates), len(plan.study.seeds))
 
 

@@ -124,10 +124,10 @@ def _headline(plan: Plan) -> str:
 
 def _announce(plan: Plan, study: Study) -> None:
     trials = plan.study
-    rates, data = trials.learning_rates, trials.data[0]
+    rates, data = trials.learning_rates, trials.amounts[0]
     if study.learning_rates or any(entry.learning_rate is not None for entry in study.architectures.values()):
         print("the study's own learning rates are left aside")
-    steps = sorted({trials.recipe(cell.label, cell.size, data).steps for cell in plan.cells})
+    steps = sorted({work.steps for work in plan.works().values()})
     print(
         f"{len(plan)} trainings: {len(plan.cells)} models × {len(rates)} learning rates from {rates[0]:g} to "
         f"{rates[-1]:g} × {len(trials.seeds)} seeds, of {'/'.join(map(str, steps))} steps of "

@@ -30,7 +30,6 @@ from scisci.tasks.baselines import registry as baselines
 from scisci.tasks.baselines.run import execute as execute_baseline
 from scisci.tasks.checkpoints import load_task, read_checkpoint, save_model
 from scisci.tasks.domains import task_for
-from scisci.tasks.loggers import tracking
 from scisci.tasks.predictions import recording
 from scisci.tasks.version import code_version
 
@@ -126,7 +125,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
 
 
-def _task(spec: RunSpec, domain: str) -> Task:
+def task_of(spec: RunSpec, domain: str) -> Task:
+    """The task that a run trains, before it has seen any data."""
     task = task_for(domain)
     recipe, accepted = spec.optimization.model_dump(), inspect.signature(task.__init__).parameters
     made: Task = task(
@@ -135,12 +135,14 @@ def _task(spec: RunSpec, domain: str) -> Task:
         overrides=dict(spec.overrides),
         symmetry_treatment=spec.treatment,
         symmetry_samples=spec.evaluation.symmetry_samples,
-        **{name: value for name, value in recipe.items() if name in accepted} | spec.task,
+        **{name: value for name, value in recipe.items() if name in accepted},
+        **spec.task,
     )
     return made
 
 
-def _data(spec: RunSpec) -> StoreDataModule:
+def data_of(spec: RunSpec) -> StoreDataModule:
+    """The data that a run is trained and measured on."""
     return StoreDataModule(
         dataset=spec.dataset,
         train_samples=spec.data,
@@ -157,7 +159,7 @@ def write_config(spec: RunSpec, task: Task, data: StoreDataModule, folder: Path)
         "seed_everything": spec.seed,
         "model": task.options_given,
         "data": dict(data.options),
-        "trainer": _trainer_options(spec),
+        "trainer": trainer_options(spec),
     }
     write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
 
@@ -167,14 +169,14 @@ def validation_interval(steps: int, validations: int) -> int:
     return max(1, math.ceil(steps / validations))
 
 
-def _trainer_options(spec: RunSpec) -> dict[str, Any]:
+def trainer_options(spec: RunSpec) -> dict[str, Any]:
+    """How Lightning trains a run."""
     steps = spec.optimization.steps
     return TRAINER_DEFAULTS | {
         "accelerator": accelerator(),
         "max_steps": steps,
         "val_check_interval": validation_interval(steps, spec.optimization.validations),
         "gradient_clip_val": spec.optimization.gradient_clip,
-        "precision": spec.optimization.precision,
     }
 
 
@@ -186,16 +188,16 @@ def execute(spec: RunSpec, folder: Path) -> RunResult:
     quiet()
     start = time.perf_counter()
     L.seed_everything(spec.seed, verbose=False)
-    data, curve = _data(spec), Curve()
+    data, curve = data_of(spec), Curve()
     if (data.store.fingerprint, code_version()) != (spec.fingerprint, spec.code_version):
         raise UserError("the data or the code changed since this run was planned; plan the study again")
     if spec.architecture in baselines.names():
         return execute_baseline(spec, folder, data)
-    task = _task(spec, data.store.domain)
+    task = task_of(spec, data.store.domain)
     task.prepare(data)
-    with tempfile.TemporaryDirectory() as scratch, tracking(spec.loggers, folder, spec.study, spec.run) as loggers:
+    with tempfile.TemporaryDirectory() as scratch:
         best = best_checkpoint(Path(scratch))
-        trainer = L.Trainer(**_trainer_options(spec), callbacks=[curve, best], logger=loggers, inference_mode=False)
+        trainer = L.Trainer(**trainer_options(spec), callbacks=[curve, best], logger=False, inference_mode=False)
         reset_peak_memory(trainer.strategy.root_device)
         trainer.fit(task, data)
         result = conclude(task, data, trainer, best, curve, folder, spec.run, spec.evaluation.predictions)

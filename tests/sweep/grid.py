@@ -67,7 +67,14 @@ def study(**changes: Any) -> dict[str, Any]:
 
 
 def plan(**changes: Any) -> Plan:
-    return Plan(study=Study.model_validate(study(**changes)), domain="atoms", fingerprint="f" * 64, code_version="1")
+    """A plan of regressions, whose FLOPs per sample are the number that a size has for a name, times 1,000."""
+    made = Study.model_validate(study(**changes))
+    flops = {
+        label: {size: 1000.0 * int("".join(filter(str.isdigit, size)) or 1) for size in entry.sizes}
+        for label, entry in made.architectures.items()
+    }
+    bound = {"domain": "atoms", "fingerprint": "f" * 64, "code_version": "1", "available": 2**20}
+    return Plan(study=made, flops=flops, **bound)
 
 
 def faulty(**overrides: Any) -> dict[str, Any]:

@@ -10,13 +10,15 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.results import read_results
 from scisci.sweep.collect import collect
 from scisci.sweep.drive import Shard, survey
-from scisci.sweep.forecast import Forecast, nominal_size
-from scisci.sweep.plan import Cell
+from scisci.sweep.forecast import Forecast
+from scisci.sweep.plan import Cell, Work
 from scisci.sweep.records import Records
 from scisci.sweep.standing import standing
 
@@ -234,32 +236,62 @@ def test_the_estimate_falls_to_zero(tmp_path):
     assert log.estimates[0] > 0.0
 
 
+def forecast_of(work: dict[Cell, tuple[int, float]]) -> Forecast:
+    """A forecast for cells of so many steps of so many FLOPs each."""
+    return Forecast({cell: Work(steps, steps * flops) for cell, (steps, flops) in work.items()})
+
+
 def test_a_forecast_prefers_the_same_cell_then_the_same_entry():
     small, large, other = Cell("a", "1k"), Cell("a", "100k"), Cell("b", "10k")
-    forecast = Forecast([small, large, other])
+    forecast = forecast_of({small: (500, 1e6), large: (500, 1e8), other: (200, 1e7)})
     assert not forecast.knows
     assert forecast.cost(large) > forecast.cost(other) > forecast.cost(small)
     forecast.observe(small, 2.0)
     assert forecast.cost(small) == 2.0
-    assert forecast.cost(large) == pytest.approx(20.0)  # 100 times the parameters, by their square root
-    assert forecast.cost(other) == pytest.approx(2.0 * 10**0.5)
+    assert forecast.cost(large) == pytest.approx(20.0)  # 100 times the FLOPs, by their square root
+    assert forecast.cost(other) == pytest.approx(2.0 * 10**0.5 * 200 / 500)
     forecast.observe(large, 50.0)
     forecast.observe(large, 70.0)
     assert forecast.cost(large) == 60.0
     assert forecast.cost(small) == 2.0
-    assert forecast.cost(other) == pytest.approx((2.0 / 1000**0.5 * 60.0 / 100_000**0.5) ** 0.5 * 10_000**0.5)
+    steps = (2.0 / 500 / 1e6**0.5 * 60.0 / 500 / 1e8**0.5) ** 0.5 * 1e7**0.5
+    assert forecast.cost(other) == pytest.approx(200 * steps)
 
 
-def test_a_forecast_extrapolates_what_two_sizes_show():
-    cells = {size: Cell("a", size) for size in ("1k", "10k", "100k")}
-    forecast = Forecast(cells.values())
-    for size, seconds in (("1k", 3.0), ("10k", 3.0 * 10**0.8)):
-        forecast.observe(cells[size], seconds)
-    assert forecast.cost(cells["100k"]) == pytest.approx(3.0 * 100**0.8)
-    steep = Forecast(cells.values())
-    for size, seconds in (("1k", 1.0), ("10k", 1e9)):
-        steep.observe(cells[size], seconds)
-    assert steep.cost(cells["100k"]) == pytest.approx(1e9 * 10**1.5)
+@given(st.floats(1e-12, 1e-6), st.floats(0.0, 1.5), st.permutations(range(5)), st.integers(2, 4))
+def test_a_forecast_finds_the_power_by_which_time_grows_with_flops(scale, power, order, count):
+    """Seconds of a step that are a power of its FLOPs are found exactly, whatever the steps and which were measured."""
+    work = {Cell("a", f"{k}"): (100 + 50 * k, 10.0 ** (5 + k / 2)) for k in range(5)}
+    cells = [list(work)[k] for k in order]
+    seconds = {cell: max(steps * scale * flops**power, 1e-3) for cell, (steps, flops) in work.items()}
+    forecast = forecast_of(work)
+    for cell in cells[:count]:
+        forecast.observe(cell, seconds[cell])
+    if min(seconds.values()) > 1e-3:
+        assert [forecast.cost(cell) for cell in cells] == pytest.approx([seconds[cell] for cell in cells])
+
+
+def test_equal_flops_in_more_steps_of_a_smaller_model_take_longer():
+    small, large = Cell("a", "3k", 10_000), Cell("a", "100k", 300)
+    forecast = forecast_of({small: (10_000, 3e6), large: (300, 1e8)})
+    forecast.observe(large, 30.0)
+    assert forecast.cost(small) == pytest.approx(10_000 * 0.1 * (3e6 / 1e8) ** 0.5)
+
+
+def test_without_flops_all_models_count_alike_until_measured():
+    cells = [Cell("a", "3k"), Cell("a", "10M"), Cell("b", "1")]
+    forecast = Forecast({cell: Work(100 * (1 + k), float("nan")) for k, cell in enumerate(cells)})
+    forecast.observe(cells[0], 5.0)
+    assert [forecast.cost(cell) for cell in cells] == pytest.approx([5.0, 10.0, 15.0])
+
+
+def test_a_forecast_is_held_to_what_training_can_do():
+    work = {Cell("a", size): (10, flops) for size, flops in (("1k", 1e6), ("10k", 1e7), ("100k", 1e8))}
+    small, middle, large = work
+    steep = forecast_of(work)
+    steep.observe(small, 1.0)
+    steep.observe(middle, 1e9)
+    assert steep.cost(large) == pytest.approx(1e9 * 10**1.5)
 
 
 def test_a_budget_leaves_out_what_would_not_end_in_time(tmp_path, journal):
@@ -276,22 +308,3 @@ def test_a_budget_leaves_out_what_would_not_end_in_time(tmp_path, journal):
     assert len(carry_out(grid, tmp_path / "out", budget=600.0).outcomes) == len(grid) - len(log.outcomes)
     assert set(journal("start").values()) == {1}
     assert carry_out(plan(), tmp_path / "none", budget=1e-9).outcomes == []
-
-
-def test_sizes_without_a_number_grow_as_listed():
-    cells = [Cell("a", size) for size in ("tiny", "base", "large")]
-    costs = [Forecast(cells).cost(cell) for cell in cells]
-    assert costs == sorted(set(costs))
-
-
-@pytest.mark.parametrize(
-    ("size", "number"),
-    [("3k", 3e3), ("1M", 1e6), ("1.2m", 1.2e6), ("7B", 7e9), ("512", 512), (" 10K", 1e4)],
-)
-def test_nominal_size(size, number):
-    assert nominal_size(size) == pytest.approx(number)
-
-
-@pytest.mark.parametrize("size", ["base", "k", "", "-3k", "0", "nan", "inf"])
-def test_sizes_that_state_no_number(size):
-    assert nominal_size(size) != nominal_size(size)

@@ -182,6 +182,18 @@ def test_trials_differ_from_the_study_in_what_tuning_needs_alone():
         trial_study(given, ["a"], (0.1, 0.1))
 
 
+def test_trials_of_studies_by_epochs_and_compute():
+    by_epochs = regressions(optimization={"epochs": 40, "batch_size": 8})
+    made = trial_study(by_epochs, ["linear"], (0.1, 0.2))
+    assert made.recipe("linear", "2", 32, 0.1).steps == 40 * 32 // 8
+    assert trial_study(by_epochs, ["linear"], (0.1,), steps=7).recipe("linear", "2", 32, 0.1).steps == 7
+    by_compute = regressions(optimization={}, compute=[1e6, 1e7], data="seen")
+    with pytest.raises(UserError, match="say how long a trial is with --steps and --data"):
+        trial_study(by_compute, ["linear"], (0.1,), steps=9)
+    made = trial_study(by_compute, ["linear"], (0.1,), steps=9, data=32)
+    assert (made.compute, made.amounts, made.recipe("linear", "2", 32, 0.1).steps) == ((), (32,), 9)
+
+
 def test_the_first_size_can_speak_for_all(tmp_path):
     plan, trials = tuned(regressions(), Grid(0.1, 1.0, 3), tmp_path, first_size=True)
     made = chosen_study(regressions(), plan, trials)

@@ -39,11 +39,7 @@ def execute(spec: RunSpec, folder: Path, data: StoreDataModule) -> RunResult:
     Solving for the coefficients is left out.
     """
     domain = data.store.domain
-    # The task knows the labels, the metrics, the symmetry errors and what is seen; its network is not built.
-    task: Task = task_for(domain)(**spec.task, symmetry_samples=spec.evaluation.symmetry_samples)
-    data.check(domain)
-    baseline = build(spec.architecture, domain, spec.task, spec.size, spec.overrides)
-    task.model = baseline
+    task, baseline = unfitted(spec, data)
     train, val = data.train_indices(), data.store.split("val").indices(data.val_samples)
     if absent := {FIELDS.get(name, name) for name in task.compared} - set(data.store.fields):
         raise UserError(f"{data.store.path} has no {' and no '.join(sorted(absent))}, which is to be predicted")
@@ -52,7 +48,7 @@ def execute(spec: RunSpec, folder: Path, data: StoreDataModule) -> RunResult:
     reset_peak_memory(CPU)
     with torch.no_grad():
         of = partial(batches, task, data)
-        flops = flops_per_sample(baseline, list(of(data.store.split("train").indices(FLOP_SAMPLES))))
+        flops = count_flops(task, baseline, data)
         start = time.perf_counter()
         baseline.fit(lambda: of(train), lambda: of(val))
         fitted = time.perf_counter()
@@ -81,6 +77,22 @@ def execute(spec: RunSpec, folder: Path, data: StoreDataModule) -> RunResult:
         splits=splits,
         versions=library_versions(),
     )
+
+
+def unfitted(spec: RunSpec, data: StoreDataModule) -> tuple[Task, Baseline]:
+    """The task and the baseline of a run. The task knows labels, metrics and what is seen; it builds no network."""
+    domain = data.store.domain
+    task: Task = task_for(domain)(**spec.task, symmetry_samples=spec.evaluation.symmetry_samples)
+    data.check(domain)
+    task.model = baseline = build(spec.architecture, domain, spec.task, spec.size, spec.overrides)
+    return task, baseline
+
+
+def count_flops(task: Task, baseline: Baseline, data: StoreDataModule) -> float:
+    """FLOPs of one pass of the fit per sample, on the first 64 training samples."""
+    with torch.no_grad():
+        samples = list(batches(task, data, data.store.split("train").indices(FLOP_SAMPLES)))
+        return flops_per_sample(baseline, samples)
 
 
 def flops_per_sample(baseline: Baseline, samples: list[Any]) -> float:

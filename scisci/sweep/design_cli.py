@@ -1,0 +1,140 @@
+"""`scisci sweep plan`: the grid of a study and what it will cost."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from scisci.sweep.costs import Costs
+    from scisci.sweep.plan import Plan
+
+
+def add(commands: Any) -> None:
+    """Add the command to those of `scisci sweep`."""
+    plan = commands.add_parser(
+        "plan",
+        help="print the grid of a study and what it will cost, without running anything",
+        description="Print the grid of a study with its training FLOPs, counted on the real models and samples, and "
+        "the time and money that it will take.",
+    )
+    plan.add_argument("study", type=Path, help="study file (YAML)")
+    plan.add_argument("--grid", action="store_true", help="the grid alone: nothing is timed")
+    plan.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="take the time from finished runs of this sweep (default: time a few steps of every network)",
+    )
+    plan.add_argument(
+        "--flops-per-second",
+        type=_positive,
+        metavar="F",
+        help="take it from the training FLOPs alone, at the rate that a worker of another machine sustains",
+    )
+    plan.add_argument("--workers", type=_count, metavar="N", help="runs at a time (default: one a CPU core)")
+    plan.add_argument(
+        "--price",
+        type=_positive,
+        metavar="P",
+        help="of one hour of what one worker occupies; the cost is P times the hours that all runs take one after the "
+        "other, so that waiting workers cost nothing",
+    )
+    plan.set_defaults(act=_plan)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from scisci.sweep.costs import costs
+    from scisci.sweep.engine import cores
+    from scisci.sweep.plan import make_plan
+    from scisci.sweep.study import load_study
+    from scisci.sweep.tables import print_table
+
+    plan = make_plan(load_study(arguments.study))
+    found = None if arguments.grid else costs(plan, arguments.out, arguments.flops_per_second)
+    print_table(plan_table(plan, found))
+    print(_summary(plan))
+    print(f"each step of {plan.study.optimization.batch_size} samples of {plan.study.dataset}")
+    if found is not None:
+        _print_costs(found, arguments.workers or cores(), arguments.price)
+
+
+def _summary(plan: Plan) -> str:
+    study = plan.study
+    models = sum(len(entry.sizes) for entry in study.architectures.values())
+    parts = [f"{models} models"]
+    if study.compute:
+        parts.append(f"compute {', '.join(f'{budget:.3g}' for budget in study.compute)}")
+    parts.append(f"data {', '.join(map(str, study.amounts)) or study.data}")
+    if study.learning_rates:
+        parts.append(f"{len(study.learning_rates)} learning rates")
+    return f"{len(plan)} runs: {' × '.join(parts)} × {len(study.seeds)} seeds"
+
+
+def _print_costs(found: Costs, workers: int, price: float | None) -> None:
+    from scisci.sweep.progress import duration
+
+    hours = found.work / 3600
+    print(
+        f"training FLOPs {sum(found.flops.values()):.3g}; {duration(found.work)} of work ({hours:.3g} hours of one "
+        f"worker), {duration(found.wall(workers))} by {workers} workers"
+        + (f", cost {price * hours:.4g} at {price:g} an hour of one worker" if price else "")
+    )
+    print(f"time is predicted from {found.origin}")
+
+
+def plan_table(plan: Plan, found: Costs | None = None) -> Table:
+    """One row per model of a study, or per model and number of steps: how it is made and trained, and its costs.
+
+    Parametrizations are shown if any is not standard, amounts of data where they differ from row to row.
+    """
+    from rich.table import Table
+
+    from scisci.sweep.progress import duration
+
+    cells = plan.cells
+    told = any(entry.parametrization != "standard" for entry in plan.study.architectures.values())
+    by_steps = any(cell.steps is not None for cell in cells)
+    table = Table(box=None, pad_edge=False)
+    for name in ("entry", "architecture", "treatment", *(("parametrization",) if told else ()), "size"):
+        table.add_column(name)
+    table.add_column("learning rate")
+    numbers = ["steps", *(["data"] if by_steps else []), "runs"]
+    for name in numbers + (["FLOPs a run", "FLOPs in all", "time a run", "time in all"] if found else []):
+        table.add_column(name, justify="right")
+    for cell in cells:
+        entry, work, runs = plan.study.architectures[cell.label], plan.work(cell), plan.count(cell)
+        amounts = plan.amounts(cell)
+        own = dict.fromkeys(entry.rate(cell.size, data) for data in amounts)
+        rates = plan.study.learning_rates or own
+        row = [cell.label, plan.study.architecture(cell.label), entry.treatment]
+        row += [entry.parametrization] if told else []
+        row += [cell.size, ", ".join("none" if rate is None else f"{rate:g}" for rate in rates), str(work.steps)]
+        row += [", ".join(map(str, amounts))] if by_steps else []
+        row.append(str(runs))
+        if found is not None:
+            seconds = found.seconds[cell]
+            row += [f"{work.flops:.2e}", f"{found.flops[cell]:.2e}"]
+            row += [duration(seconds), duration(seconds * runs)] if seconds else ["–", "–"]
+        table.add_row(*row)
+    return table
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _count(text: str) -> int:
+    from scisci.sweep.cli import positive
+
+    return positive(text)
