@@ -27,8 +27,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="do all runs of a study that are not recorded yet")
-    run.add_argument("study", type=Path, help="study file (YAML)")
-    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the sweep")
+    run.add_argument("study", type=Path, help="study file (YAML), or the folder of a sweep, to go on by its own plan")
+    run.add_argument("--out", type=Path, metavar="DIR", help="folder of the sweep")
     add_engine(run)
     run.add_argument(
         "--order",
@@ -119,16 +119,18 @@ def main(argv: list[str]) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from scisci.sweep.drive import sweep
-    from scisci.sweep.plan import make_plan
+    from scisci.sweep.extend import plan_for
     from scisci.sweep.progress import make_listener
-    from scisci.sweep.study import load_study
 
     options = engine_options(arguments, "inline" if arguments.shard else "ray")
-    plan = make_plan(load_study(arguments.study))
-    with resumable(arguments.out), make_listener() as listener:
+    if (arguments.out is None) != arguments.study.is_dir():
+        raise UserError("give the folder of a sweep alone, or a study file and --out DIR")
+    out = arguments.out or arguments.study
+    plan = plan_for(arguments.study, arguments.out)
+    with resumable(out), make_listener() as listener:
         state = sweep(
             plan,
-            arguments.out,
+            out,
             listener,
             order=arguments.order,
             budget=arguments.budget,
@@ -140,13 +142,13 @@ def _run(arguments: argparse.Namespace) -> None:
     if left := state.left.total():
         print(f"{left} runs left out: they would not end in time; the same command goes on with them")
     if state.done and not state.statuses["ok"]:
-        raise UserError(f"no run ended well; see 'scisci sweep status {arguments.out}' for the reasons")
+        raise UserError(f"no run ended well; see 'scisci sweep status {out}' for the reasons")
     if state.done > state.statuses["ok"]:
-        print(f"see 'scisci sweep status {arguments.out}' for the reasons")
+        print(f"see 'scisci sweep status {out}' for the reasons")
     if arguments.shard:
-        print(f"when all shards have ended: scisci sweep collect {arguments.out}")
+        print(f"when all shards have ended: scisci sweep collect {out}")
     else:
-        _write_table(arguments.out, everything=False)
+        _write_table(out, everything=False)
 
 
 def _collect(arguments: argparse.Namespace) -> None:
@@ -158,6 +160,8 @@ def _write_table(folder: Path, everything: bool) -> None:
 
     collected = collect(folder, everything)
     print(f"{collected.path}: {collected.rows} rows of {collected.runs} runs")
+    if collected.earlier:
+        print(f"{collected.earlier} of them were recorded by earlier versions of the code, as the sweep was extended")
     for record in collected.damaged[:3]:
         print(f"left out {record}")
     if len(collected.damaged) > 3:

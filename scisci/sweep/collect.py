@@ -24,6 +24,7 @@ class Collected:
     missing: int = 0
     damaged: list[Damaged] = field(default_factory=list)
     unplanned: int = 0
+    earlier: int = 0
 
 
 def collect(folder: Path | str, everything: bool = False) -> Collected:
@@ -39,7 +40,7 @@ def collect(folder: Path | str, everything: bool = False) -> Collected:
         asked = ((run, None) for run in sorted(records.recorded()))
     else:
         # what is recorded by the name of a planned run has its spec, which need not be read again
-        asked = ((spec.run, spec) for _, spec in plan.specs())
+        asked = ((spec.run, spec) for _, spec in records.planned(plan))
 
     def runs() -> Iterator[tuple[RunSpec, RunResult]]:
         for run, planned in asked:
@@ -54,6 +55,7 @@ def collect(folder: Path | str, everything: bool = False) -> Collected:
                 collected.damaged.append(spec)
             else:
                 collected.runs += 1
+                collected.earlier += spec.code_version in plan.earlier
                 yield spec, result
 
     collected.rows = write_runs(collected.path, runs())

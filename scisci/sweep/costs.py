@@ -82,7 +82,7 @@ def finished(plan: Plan, records: Records) -> Forecast:
         for number in range(plan.count(cell)):
             if forecast.measured.get(cell, 0) == LOOKED_AT:
                 break
-            run = plan.spec(cell, number).run
+            run = records.named(plan.spec(cell, number), plan.earlier).run
             result = records.look(run) if run in recorded else None
             if result is not None and result.status == "ok":
                 forecast.observe(cell, result.seconds)

@@ -1,4 +1,4 @@
-"""`scisci sweep plan`: the grid of a study and what it will cost."""
+"""`scisci sweep plan` and `scisci sweep extend`: what a study will cost, and more of one that was planned."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from scisci.contracts.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Add the command to those of `scisci sweep`."""
+    """Add the two commands to those of `scisci sweep`."""
     plan = commands.add_parser(
         "plan",
         help="print the grid of a study and what it will cost, without running anything",
         description="Print the grid of a study with its training FLOPs, counted on the real models and samples, and "
         "the time and money that it will take.",
     )
-    plan.add_argument("study", type=Path, help="study file (YAML)")
+    plan.add_argument("study", type=Path, help="study file (YAML), or the folder of a sweep")
     plan.add_argument("--grid", action="store_true", help="the grid alone: nothing is timed")
     plan.add_argument(
         "--out",
@@ -46,15 +48,39 @@ def add(commands: Any) -> None:
     )
     plan.set_defaults(act=_plan)
 
+    extend = commands.add_parser(
+        "extend",
+        help="add sizes, data, budgets or seeds to a study, keeping what is recorded",
+        description="Add to the study of a sweep. What is recorded stays and is not done again; 'scisci sweep run DIR' "
+        "does the rest.",
+    )
+    extend.add_argument("folder", type=Path, metavar="DIR", help="folder of the sweep")
+    extend.add_argument("--sizes", nargs="+", default=[], metavar="ENTRY=SIZE,...", help="more sizes of entries")
+    extend.add_argument(
+        "--learning-rate",
+        nargs="+",
+        default=[],
+        metavar="ENTRY=SIZE:RATE",
+        help="learning rates of new sizes; needed where an entry has one for each size",
+    )
+    extend.add_argument("--data", nargs="+", type=_count, default=[], metavar="N", help="more amounts of data")
+    extend.add_argument("--compute", nargs="+", type=_positive, default=[], metavar="C", help="more budgets of FLOPs")
+    extend.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED", help="more seeds")
+    extend.add_argument(
+        "--keep-versions",
+        action="store_true",
+        help="though the code has changed, let what it recorded before count, beside what it records from now on",
+    )
+    extend.set_defaults(act=_extend)
+
 
 def _plan(arguments: argparse.Namespace) -> None:
     from scisci.sweep.costs import costs
     from scisci.sweep.engine import cores
-    from scisci.sweep.plan import make_plan
-    from scisci.sweep.study import load_study
+    from scisci.sweep.extend import plan_for
     from scisci.sweep.tables import print_table
 
-    plan = make_plan(load_study(arguments.study))
+    plan = plan_for(arguments.study, arguments.out)
     found = None if arguments.grid else costs(plan, arguments.out, arguments.flops_per_second)
     print_table(plan_table(plan, found))
     print(_summary(plan))
@@ -122,6 +148,50 @@ def plan_table(plan: Plan, found: Costs | None = None) -> Table:
             row += [duration(seconds), duration(seconds * runs)] if seconds else ["–", "–"]
         table.add_row(*row)
     return table
+
+
+def _extend(arguments: argparse.Namespace) -> None:
+    from scisci.sweep.extend import extended, extended_plan
+    from scisci.sweep.plan import Plan
+    from scisci.sweep.records import Records
+
+    before = Plan.read(arguments.folder)
+    study = extended(
+        before.study,
+        sizes=dict(_entry_sizes(text) for text in arguments.sizes),
+        rates={(label, size): rate for label, size, rate in map(_entry_rate, arguments.learning_rate)},
+        data=tuple(arguments.data),
+        compute=tuple(arguments.compute),
+        seeds=tuple(arguments.seeds),
+    )
+    plan = extended_plan(arguments.folder, before, study, arguments.keep_versions)
+    records = Records(arguments.folder)
+    missing = sum(records.stamp(spec.run) is None for _, spec in records.planned(plan))
+    print(
+        f"{len(plan)} runs of {study.study}, {len(plan) - len(before)} of them new; {len(plan) - missing} are recorded"
+    )
+    if plan.earlier:
+        print(f"what {' and '.join(plan.earlier)} recorded counts, beside what {plan.code_version} will")
+    if missing:
+        print(f"{missing} are to be done: scisci sweep run {arguments.folder}")
+
+
+def _entry_sizes(text: str) -> tuple[str, tuple[str, ...]]:
+    label, sign, sizes = text.partition("=")
+    if not (label and sign and all(sizes.split(","))):
+        raise UserError(f"--sizes {text} is not understood; write it as ENTRY=SIZE,SIZE")
+    return label, tuple(sizes.split(","))
+
+
+def _entry_rate(text: str) -> tuple[str, str, float]:
+    label, _, rest = text.partition("=")
+    size, _, rate = rest.rpartition(":")
+    if not (label and size):
+        raise UserError(f"--learning-rate {text} is not understood; write it as ENTRY=SIZE:RATE")
+    try:
+        return label, size, _positive(rate)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--learning-rate {text}: {error}") from None
 
 
 def _positive(text: str) -> float:

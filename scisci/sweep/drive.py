@@ -157,13 +157,14 @@ def survey(
     for cell in plan.cells:
         runs = plan.count(cell)
         for number in shard.select(before, runs):
-            run = plan.spec(cell, number).run
-            stamp = records.stamp(run)
-            result = None if stamp is None else records.look(run)
+            spec = plan.spec(cell, number)
+            # before one looks, so that what is recorded meanwhile is nothing to replace
+            stamp = records.stamp(spec.run)
+            result = records.look(records.named(spec, plan.earlier).run)
             if result is not None and result.status not in retry:
                 state.count(cell, result)
             else:
-                queue.add(cell, number, run, stamp)
+                queue.add(cell, number, spec.run, stamp)
                 state.left[cell] += 1
         before += runs
     return state, queue

@@ -77,7 +77,8 @@ class Plan(BaseModel):
         default_factory=dict, description="entry → size → training FLOPs per sample; of a baseline for all its passes"
     )
     available: int | None = Field(default=None, description="samples of the training split")
-    extended: bool = Field(default=False, description="whether the study is no longer that of a file")
+    extended: bool = Field(default=False, description="whether 'sweep extend' has added to the study of a file")
+    earlier: tuple[str, ...] = Field(default=(), description="versions of the code whose recordings count too")
 
     @property
     def cells(self) -> list[Cell]:
@@ -174,7 +175,10 @@ class Plan(BaseModel):
                 yield cell, self.spec(cell, number)
 
     def write(self, folder: Path) -> None:
-        """Put the plan into a sweep's folder; a folder that belongs to another study is a `UserError`."""
+        """Put the plan into a sweep's folder; a folder that belongs to another study is a `UserError`.
+
+        So is one whose plan was extended, for a plan that was not.
+        """
         path = folder / PLAN_FILE
         text = self.model_dump_json(indent=2) + "\n"
         if path.exists():
@@ -185,6 +189,11 @@ class Plan(BaseModel):
                 )
             if present == self:
                 return
+            if present.extended and not self.extended:
+                raise UserError(
+                    f"{folder} was extended beyond its study file; go on with 'scisci sweep run {folder}', or remove "
+                    f"{path} to go back to the file"
+                )
         write_text(path, text)
 
     @classmethod

@@ -10,17 +10,20 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import ValidationError
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import creating
 from scisci.contracts.run import RunResult, RunSpec
+
+if TYPE_CHECKING:
+    from scisci.sweep.plan import Cell, Plan
 
 SPEC_FILE, RESULT_FILE = "spec.json", "result.json"
 R = TypeVar("R", RunSpec, RunResult)
@@ -104,6 +107,22 @@ class Records:
         """The recorded spec of a run that has a result, or what is the matter with it."""
         path = self.path(run) / SPEC_FILE
         return _read(RunSpec, path) if path.exists() else Damaged(path, "is missing")
+
+    def named(self, spec: RunSpec, earlier: Sequence[str]) -> RunSpec:
+        """The spec under whose name a run is recorded: this one, or else that of the first `earlier` code that has it.
+
+        This one where none is recorded.
+        """
+        if earlier and self.stamp(spec.run) is None:
+            for version in earlier:
+                other = spec.model_copy(update={"code_version": version})
+                if self.stamp(other.run) is not None:
+                    return other
+        return spec
+
+    def planned(self, plan: Plan) -> Iterator[tuple[Cell, RunSpec]]:
+        """All runs of a plan with their cells, by the names that they are recorded under."""
+        return ((cell, self.named(spec, plan.earlier)) for cell, spec in plan.specs())
 
     def recorded(self) -> Iterator[str]:
         """Names of all recorded runs, in no order, whether planned or not."""

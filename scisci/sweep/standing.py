@@ -47,7 +47,7 @@ def standing(folder: Path | str) -> Standing:
     troubles: dict[tuple[str, str], Trouble] = {}
     forecast = Forecast(plan.works())
     recorded = 0
-    for cell, spec in plan.specs():
+    for cell, spec in records.planned(plan):
         result = records.look(spec.run)
         if result is None:
             cells[cell]["running" if spec.run in held else "waiting"] += 1
