@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from scisci.contracts.files import digest
 
@@ -13,6 +13,8 @@ SCHEMA_VERSION: Literal[1] = 1
 TreatmentName = Literal["none", "augmentation", "frames", "penalty", "constraint", "latent"]
 Parametrization = Literal["standard", "maximal_update"]
 Status = Literal["ok", "diverged", "failed", "out_of_memory"]
+# What recipes did not say at first.
+LATER = ("parametrization", "precision", "compiled")
 
 
 class _Record(BaseModel):
@@ -34,6 +36,14 @@ class Recipe(_Record):
     force_weight: float = Field(default=10.0, ge=0)
     stress_weight: float = Field(default=0.0, ge=0)
     validations: int = Field(default=5, gt=0, description="evenly spaced validations; the best checkpoint counts")
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    compiled: bool = Field(default=False, description="potentials alone: compile the training step")
+
+    @model_validator(mode="after")
+    def _compiled_in_full_precision(self) -> Self:
+        if self.compiled and self.precision != "32-true":
+            raise ValueError(f"compiled training is in full precision, not {self.precision}; leave one of them out")
+        return self
 
 
 class OptimizationSpec(Recipe):
@@ -76,17 +86,19 @@ class RunSpec(_Record):
     optimization: OptimizationSpec
     evaluation: EvaluationSpec
     code_version: str
+    loggers: tuple[str | dict[str, Any], ...] = ()
 
     @property
     def run(self) -> str:
         """The run's name: the first 16 hexadecimal digits of the sha256 of its canonical JSON (keys sorted).
 
-        Whether predictions are kept decides nothing and is left out of it; so is the standard parametrization, without
-        which runs were named before there was another.
+        Loggers, and whether predictions are kept, decide nothing and are left out of it; so are the defaults of
+        `LATER`, without which runs were named before there was a choice.
         """
-        asked = self.model_dump(mode="json", exclude={"evaluation": {"predictions"}})
-        if self.optimization.parametrization == "standard":
-            del asked["optimization"]["parametrization"]
+        asked = self.model_dump(mode="json", exclude={"evaluation": {"predictions"}, "loggers": True})
+        for name in LATER:
+            if asked["optimization"][name] == OptimizationSpec.model_fields[name].default:
+                del asked["optimization"][name]
         canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return digest(canonical.encode())[:16]
 

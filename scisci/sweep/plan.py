@@ -161,6 +161,7 @@ class Plan(BaseModel):
             optimization=recipe,
             evaluation=study.evaluation,
             code_version=self.code_version,
+            loggers=study.loggers,
             **one,
         )
 
@@ -222,6 +223,7 @@ def make_plan(study: Study, known: Plan | None = None) -> Plan:
     """
     from scisci.data.module import StoreDataModule
     from scisci.tasks.domains import task_for
+    from scisci.tasks.loggers import parse as parse_loggers
     from scisci.tasks.version import code_version
 
     data = StoreDataModule(study.dataset, test_splits=list(study.evaluation.splits))
@@ -234,12 +236,13 @@ def make_plan(study: Study, known: Plan | None = None) -> Plan:
         )
     task = task_for(store.domain)
     data.check(task.domain)
-    weights = {"energy_weight", "force_weight", "stress_weight"} & study.optimization.model_fields_set
-    if foreign := sorted(weights - set(signature(task.__init__).parameters)):
+    of_some = {"energy_weight", "force_weight", "stress_weight", "compiled"} & study.optimization.model_fields_set
+    if foreign := sorted(of_some - set(signature(task.__init__).parameters)):
         raise UserError(f"the study's {foreign[0]} means nothing for data of the domain {store.domain!r}; remove it")
     allowed = set(signature(task.__init__).parameters) - {"self", *_OWN_KEYS}
     if strange := sorted(set(study.task) - allowed):
         raise unknown_name(f"option in task of data of the domain {store.domain!r}", strange[0], allowed)
+    parse_loggers(study.loggers)
     inputs = task.inputs(store)
     for label in study.architectures:
         _build(study, label, inputs, task)
@@ -329,7 +332,9 @@ def _build(study: Study, label: str, inputs: Inputs, task: type[Any]) -> None:
     else:
         if ":" not in name and name not in registry.architectures():
             raise unknown_name("architecture", name, [*registry.architectures(), *baselines.names()])
-        chosen = {"symmetry_treatment": entry.treatment, "parametrization": entry.parametrization}
+        chosen: dict[str, Any] = {"symmetry_treatment": entry.treatment, "parametrization": entry.parametrization}
+        if study.optimization.compiled:
+            chosen["compiled"] = True
         made = task(name, entry.sizes[0], entry.overrides, **chosen, **study.task)
         for size in entry.sizes:
             made.backbone(inputs, 1.0, registry.options(name, size, entry.overrides))

@@ -137,6 +137,7 @@ class Study(_Section):
     optimization: StudyRecipe
     evaluation: EvaluationSpec
     resources: Resources = Field(default=Resources(), description="what each run occupies while it is trained")
+    loggers: tuple[str | dict[str, Any], ...] = Field(default=(), description="of Lightning, to follow training by")
 
     def architecture(self, label: str) -> str:
         """Registered name of the architecture that an entry trains."""

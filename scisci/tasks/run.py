@@ -30,6 +30,7 @@ from scisci.tasks.baselines import registry as baselines
 from scisci.tasks.baselines.run import execute as execute_baseline
 from scisci.tasks.checkpoints import load_task, read_checkpoint, save_model
 from scisci.tasks.domains import task_for
+from scisci.tasks.loggers import tracking
 from scisci.tasks.predictions import recording
 from scisci.tasks.version import code_version
 
@@ -135,8 +136,7 @@ def task_of(spec: RunSpec, domain: str) -> Task:
         overrides=dict(spec.overrides),
         symmetry_treatment=spec.treatment,
         symmetry_samples=spec.evaluation.symmetry_samples,
-        **{name: value for name, value in recipe.items() if name in accepted},
-        **spec.task,
+        **{name: value for name, value in recipe.items() if name in accepted} | spec.task,
     )
     return made
 
@@ -177,6 +177,7 @@ def trainer_options(spec: RunSpec) -> dict[str, Any]:
         "max_steps": steps,
         "val_check_interval": validation_interval(steps, spec.optimization.validations),
         "gradient_clip_val": spec.optimization.gradient_clip,
+        "precision": spec.optimization.precision,
     }
 
 
@@ -195,9 +196,9 @@ def execute(spec: RunSpec, folder: Path) -> RunResult:
         return execute_baseline(spec, folder, data)
     task = task_of(spec, data.store.domain)
     task.prepare(data)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, tracking(spec.loggers, folder, spec.study, spec.run) as loggers:
         best = best_checkpoint(Path(scratch))
-        trainer = L.Trainer(**trainer_options(spec), callbacks=[curve, best], logger=False, inference_mode=False)
+        trainer = L.Trainer(**trainer_options(spec), callbacks=[curve, best], logger=loggers, inference_mode=False)
         reset_peak_memory(trainer.strategy.root_device)
         trainer.fit(task, data)
         result = conclude(task, data, trainer, best, curve, folder, spec.run, spec.evaluation.predictions)

@@ -48,3 +48,5 @@ def test_study_of_particles_becomes_a_results_table(particle_store: Path, tmp_pa
 def test_weights_of_a_potentials_loss_are_refused(particle_store: Path) -> None:
     with pytest.raises(UserError, match="force_weight means nothing for data of the domain 'particles'"):
         make_plan(Study.model_validate(study(particle_store, force_weight=3.0)))
+    with pytest.raises(UserError, match="compiled means nothing for data of the domain 'particles'"):
+        make_plan(Study.model_validate(study(particle_store, compiled=True)))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scisci.contracts.errors import UserError
+from scisci.contracts.run import LATER
 from scisci.data.samples import AtomsSample
 from scisci.data.writer import StoreWriter
 from scisci.sweep.design_cli import plan_table
@@ -78,14 +79,21 @@ def test_shards_share_out_every_run_once(entries, data, seeds, count):
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_a_runs_name_is_the_hash_of_its_spec_with_or_without_predictions():
+def test_a_runs_name_is_the_hash_of_its_spec_with_or_without_predictions_and_loggers():
     _, spec = next(plan().specs())
     content = spec.model_dump(mode="json")
-    del content["evaluation"]["predictions"], content["optimization"]["parametrization"]
+    del content["evaluation"]["predictions"], content["loggers"]
+    for name in LATER:
+        del content["optimization"][name]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert spec.run == hashlib.sha256(text.encode()).hexdigest()[:16]
     _, kept = next(plan(evaluation={"splits": ["test"], "predictions": True}).specs())
     assert (kept.evaluation.predictions, kept.run) == (True, spec.run)
+    _, followed = next(plan(loggers=["WandbLogger"]).specs())
+    assert (followed.loggers, followed.run) == (("WandbLogger",), spec.run)
+    for change in ({"precision": "bf16-mixed"}, {"compiled": True}):
+        _, other = next(plan(optimization={"steps": 20} | change).specs())
+        assert other.run != spec.run
 
 
 def test_runs_recorded_before_there_was_another_parametrization_keep_their_names():
@@ -180,6 +188,12 @@ def entry(name, **changes):
             entry("nequip", architecture="mpnn", parametrization="maximal_update"),
             "must not call it 'nequip'; give it a label of its own",
         ),
+        (
+            entry("mpnn", treatment="frames") | {"optimization": {"steps": 20, "compiled": True}},
+            "the symmetry treatment 'frames' is not compiled; leave compiled out",
+        ),
+        ({"loggers": ["os.system"]}, "names 'os.system', but only"),
+        ({"loggers": [{"class_path": "WandbLogger", "init_args": {"nme": "x"}}]}, "'nme' is not accepted"),
     ],
 )
 def test_what_could_not_run_is_refused(small_store, changes, sentence):

@@ -138,6 +138,12 @@ def test_an_entry_of_another_parametrization_is_named_by_its_label(tmp_path):
         (study(seeds=[-1]), r"seeds.0: .*greater than or equal to 0"),
         (study(seeds=[2**32]), r"seeds.0: .*less than"),
         (study(study=".."), r"study: .*pattern"),
+        (study(optimization={"steps": 2, "precision": "16-true"}), r"optimization.precision: .*'bf16-mixed'"),
+        (
+            study(optimization={"steps": 2, "precision": "bf16-mixed", "compiled": True}),
+            r"optimization: compiled training is in full precision, not bf16-mixed; leave one of them out",
+        ),
+        (study(loggers="WandbLogger"), r"loggers: .*tuple"),
         (study(study="-x"), r"study: .*pattern"),
         (study(task="foo"), r"task: .*dictionary"),
         (study(evaluation={"splits": []}), r"evaluation.splits: .*at least 1"),

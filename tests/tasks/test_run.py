@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.metrics import METRICS
@@ -159,3 +160,37 @@ def test_model_of_a_newer_version_is_refused(small_store: Path, tmp_path: Path) 
         load_task(tmp_path)
     with pytest.raises(UserError, match="no trained model"):
         load_task(tmp_path / "nowhere")
+
+
+def test_mixed_precision_rounds_what_is_learned_and_is_kept_in_the_config(small_store: Path, tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("32-true", "bf16-mixed"):
+        folder = tmp_path / precision
+        folder.mkdir()
+        assert execute(spec_for(small_store, "mpnn", precision=precision), folder).status == "ok"
+        assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["precision"] == precision
+        losses[precision] = pq.read_table(folder / "curve.parquet")["train/loss"].drop_null().to_numpy()
+    difference = np.abs(losses["bf16-mixed"] / losses["32-true"] - 1)
+    assert difference[0] < 2e-2  # the same samples and weights, before anything was learned
+    assert 1e-4 < difference.max() < 0.2
+
+
+def test_a_compiled_run_learns_the_same(small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compilation itself is tested elsewhere and takes long: here the traced graph runs as it is."""
+    monkeypatch.setattr(torch, "compile", lambda graph: graph)
+    losses = []
+    for compiled in (False, True):
+        spec = spec_for(small_store, "mpnn", steps=4, compiled=compiled)
+        execute(spec, tmp_path)
+        assert yaml.safe_load((tmp_path / "config.yaml").read_text())["model"]["compiled"] is compiled
+        losses.append(pq.read_table(tmp_path / "curve.parquet")["train/loss"].drop_null().to_numpy())
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_a_tracker_follows_the_run_and_no_run_depends_on_one(small_store: Path, tmp_path: Path) -> None:
+    plain = execute(spec_for(small_store, "mpnn"), tmp_path)
+    named = [{"class_path": "TensorBoardLogger", "init_args": {"save_dir": place}} for place in (".", "/proc/nowhere")]
+    with pytest.warns(RuntimeWarning, match="failed and is left out .*/proc/nowhere"):
+        tracked = execute(spec_for(small_store, "mpnn", loggers=named), tmp_path)
+    assert (tracked.run, tracked.splits) == (plain.run, plain.splits)
+    assert len(list(tmp_path.glob("tensorboard/version_0/events.*"))) == 1
