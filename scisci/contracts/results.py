@@ -15,7 +15,9 @@ from scisci.contracts.errors import UserError
 from scisci.contracts.files import atomic_path
 from scisci.contracts.run import RunResult, RunSpec
 
-TABLE_VERSION = "2"  # 2 added se_groups
+TABLE_VERSION = "3"
+# Columns that were added, by the version that did.
+ADDED = {"se_groups": "2", "shared": "3"}
 BATCH_ROWS = 65_536
 
 RESULTS_SCHEMA = pa.schema(
@@ -46,6 +48,7 @@ RESULTS_SCHEMA = pa.schema(
         ("seconds", pa.float64()),
         ("peak_memory", pa.float64()),
         ("device", pa.string()),
+        ("shared", pa.bool_()),
     ],
     metadata={"scisci_table_version": TABLE_VERSION},
 )
@@ -129,6 +132,7 @@ class _Columns:
             "seconds": result.seconds,
             "peak_memory": result.peak_memory,
             "device": result.device,
+            "shared": result.shared,
         }
         for name, value in common.items():
             self._columns[name].append(value)
@@ -161,7 +165,7 @@ class _Columns:
 def read_results(path: Path | str) -> pa.Table:
     """Read a results table; a file that is not one is a `UserError` that names what it lacks.
 
-    A table of version 1 gets the column it was written without, empty.
+    A table of an older version gets the columns it was written without, empty.
     """
     try:
         table = pq.read_table(path)
@@ -169,10 +173,10 @@ def read_results(path: Path | str) -> pa.Table:
         raise UserError(f"no results table at {path}; write one with 'scisci sweep collect'") from error
     except pa.ArrowInvalid as error:
         raise UserError(f"{path} is not a Parquet file; write one with 'scisci sweep collect'") from error
-    if "se_groups" not in table.column_names and "se" in table.column_names:
-        empty = pa.nulls(len(table), pa.float64())
-        table = table.add_column(table.column_names.index("se") + 1, "se_groups", empty)
     missing = [name for name in RESULTS_SCHEMA.names if name not in table.column_names]
-    if missing:
-        raise UserError(f"{path} is not a results table: it lacks the columns {', '.join(missing)}")
+    if lacking := [name for name in missing if name not in ADDED]:
+        raise UserError(f"{path} is not a results table: it lacks the columns {', '.join(lacking)}")
+    for name in missing:
+        at = RESULTS_SCHEMA.get_field_index(name)
+        table = table.add_column(at, name, pa.nulls(len(table), RESULTS_SCHEMA.field(name).type))
     return table

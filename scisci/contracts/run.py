@@ -119,6 +119,18 @@ class SplitResult(_Record):
     metrics: dict[str, MetricValue]
 
 
+class Hardware(_Record):
+    """What a run was made on; None where the machine does not tell, and of a GPU for a run without one."""
+
+    processor: str
+    cores: int | None = Field(default=None, description="that the process may use")
+    memory: float = Field(description="MiB")
+    gpu: str | None = None
+    gpu_memory: float | None = Field(default=None, description="MiB")
+    driver: str | None = None
+    cuda: str | None = None
+
+
 class RunResult(_Record):
     """What a run leaves behind, whether it ended well or not; written once, atomically."""
 
@@ -140,6 +152,10 @@ class RunResult(_Record):
     training_seconds: float = 0.0
     peak_memory: float | None = Field(default=None, description="MiB; of the process on a CPU")
     device: str
+    hardware: Hardware | None = None
+    shared: bool | None = Field(
+        default=None, description="whether other processes used the device during training; None: not known"
+    )
     splits: dict[str, SplitResult] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 

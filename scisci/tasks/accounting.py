@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import sys
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 import torch
 
+from scisci.contracts.run import Hardware
 from scisci.data.store import Store
 from scisci.models.flops import flop_counter
 from scisci.tasks.base import Task
@@ -54,7 +57,11 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """MiB since the last reset: of tensors on a CUDA device, else of the whole process."""
+    """MiB since the last reset: of this process's tensors on a CUDA device, else of the whole process.
+
+    Others on the device are not in it. Where the system has no `clear_refs` (all but Linux), the mark of a process
+    cannot be reset, and is the highest of its life: earlier runs of the same worker are in it.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "linux":
@@ -64,12 +71,36 @@ def peak_memory(device: torch.device) -> float:
 
 
 @cache
-def device_name(kind: str) -> str:
-    """The device in words: the GPU's name, or the processor's model."""
-    if kind == "cuda":
-        return torch.cuda.get_device_name()
+def processor_name() -> str:
+    """The processor's model, or where the system does not tell it, its architecture."""
     if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                return f"cpu ({line.split(':', 1)[1].strip()})"
-    return f"cpu ({platform.machine()})"
+                return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def device_name(kind: str) -> str:
+    """The device in words: the GPU's name, or the processor's model."""
+    return torch.cuda.get_device_name() if kind == "cuda" else f"cpu ({processor_name()})"
+
+
+def hardware(device: torch.device) -> Hardware:
+    """What a run on `device` has at hand; of the GPU nothing for one on a CPU."""
+    found = Hardware(
+        processor=processor_name(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        memory=psutil.virtual_memory().total / 2**20,
+    )
+    if device.type != "cuda":
+        return found
+    gpu = torch.cuda.get_device_properties(device)
+    about = {"gpu": gpu.name, "gpu_memory": gpu.total_memory / 2**20, "driver": _driver(), "cuda": torch.version.cuda}
+    return found.model_copy(update=about)
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, such as 580.95.05, as Linux tells it."""
+    path = Path("/proc/driver/nvidia/version")
+    said = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", path.read_text()) if path.exists() else None
+    return said and said[1]

@@ -24,7 +24,14 @@ from scisci.contracts.files import atomic_path, write_text
 from scisci.contracts.run import RunResult, RunSpec, SplitResult
 from scisci.data.module import StoreDataModule
 from scisci.models.potential import parameter_counts
-from scisci.tasks.accounting import device_name, library_versions, peak_memory, reset_peak_memory, training_flops
+from scisci.tasks.accounting import (
+    device_name,
+    hardware,
+    library_versions,
+    peak_memory,
+    reset_peak_memory,
+    training_flops,
+)
 from scisci.tasks.base import Task
 from scisci.tasks.baselines import registry as baselines
 from scisci.tasks.baselines.run import execute as execute_baseline
@@ -32,6 +39,7 @@ from scisci.tasks.checkpoints import load_task, read_checkpoint, save_model
 from scisci.tasks.domains import task_for
 from scisci.tasks.loggers import tracking
 from scisci.tasks.predictions import recording
+from scisci.tasks.sharing import Sharing, either
 from scisci.tasks.version import code_version
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -55,13 +63,16 @@ def accelerator() -> str:
 class Curve(Callback):
     """Keeps the training loss per step and the validation metrics, for `curve.parquet`, across interruptions.
 
-    The loss of a step is the mean over all its samples, whichever process they were in and however many batches.
+    It also has the clock, and watches whether the device was shared. The loss of a step is the mean over all its
+    samples, whichever process they were in and however many batches.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self._losses: list[torch.Tensor] = []
         self._earlier_seconds, self._start = 0.0, time.perf_counter()
+        self._earlier_shared: bool | None = False
+        self._sharing: Sharing | None = None
 
     @property
     def steps(self) -> int:
@@ -73,9 +84,15 @@ class Curve(Callback):
         """Wall seconds of training, those before an interruption included."""
         return self._earlier_seconds + time.perf_counter() - self._start
 
+    @property
+    def shared(self) -> bool | None:
+        """Whether other processes used the device so far, also before an interruption; None where not known."""
+        return either(self._earlier_shared, None if self._sharing is None else self._sharing.shared)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self._start = time.perf_counter()
+        self._sharing = Sharing(trainer.strategy.root_device, trainer.world_size)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         """A row per step; the loss stays a tensor until the end so that no device waits for it."""
@@ -89,15 +106,18 @@ class Curve(Callback):
         """A row per validation."""
         logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         self.rows.append({"step": self.steps, **logged})
+        if self._sharing is not None:
+            self._sharing.look()
 
     def state_dict(self) -> dict[str, Any]:
         """Rows and seconds so far, as plain types."""
         self.rows = [{name: v if name == "step" else float(v) for name, v in row.items()} for row in self.rows]
-        return {"rows": self.rows, "seconds": self.seconds}
+        return {"rows": self.rows, "seconds": self.seconds, "shared": self.shared}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from an earlier part of the same training."""
         self.rows, self._earlier_seconds = list(state_dict["rows"]), state_dict["seconds"]
+        self._earlier_shared = state_dict.get("shared")
 
     def write(self, path: Path) -> None:
         """Write all rows."""
@@ -226,7 +246,7 @@ def conclude(
 
     With `predictions`, what was measured is kept too, in `predictions/<split>.h5`.
     """
-    device, seconds = trainer.strategy.root_device, curve.seconds
+    device, seconds, shared = trainer.strategy.root_device, curve.seconds, curve.shared
     params, params_body = parameter_counts(task.model)
     samples = len(data.train_indices())
     update: dict[str, Any] = {} if task.diverged else choose_weights(task, data, trainer, best, curve)
@@ -243,6 +263,8 @@ def conclude(
         epochs=task.samples_seen / samples,
         learning_rate=task.hparams["learning_rate"],
         device=device_name(device.type),
+        hardware=hardware(device),
+        shared=shared,
         training_seconds=seconds,
         peak_memory=peak_memory(device),
         versions=library_versions(),

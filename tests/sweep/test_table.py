@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -24,7 +25,7 @@ def path(tmp_path):
         "energy_mae": MetricValue(value=1.0, se=0.2, n=64),
     }
     splits = {"test": SplitResult(metrics=metrics)}
-    result = RunResult(run=spec.run, status="ok", domain="atoms", device="cpu", splits=splits)
+    result = RunResult(run=spec.run, status="ok", domain="atoms", device="cpu", shared=True, splits=splits)
     write_results(tmp_path / "results.parquet", rows(spec, result))
     return tmp_path / "results.parquet"
 
@@ -33,17 +34,20 @@ def test_both_standard_errors_are_in_the_table(path):
     table = read_results(path)
     found = {row["metric"]: (row["se"], row["se_groups"]) for row in table.to_pylist()}
     assert found == {"force_mae": (0.1, 0.4), "energy_mae": (0.2, None)}
-    assert table.schema.metadata[b"scisci_table_version"] == b"2"
+    assert table["shared"].to_pylist() == [True, True]
+    assert table.schema.metadata[b"scisci_table_version"] == b"3"
 
 
-def test_a_table_of_version_1_gets_an_empty_column(path):
-    old = pq.read_table(path).drop_columns(["se_groups"])
-    pq.write_table(old.replace_schema_metadata({"scisci_table_version": "1"}), path)
+@pytest.mark.parametrize(("version", "without"), [("1", ["se_groups", "shared"]), ("2", ["shared"])])
+def test_a_table_of_an_older_version_gets_empty_columns_in_their_places(path, version, without):
+    new = pq.read_table(path)
+    pq.write_table(new.drop_columns(without).replace_schema_metadata({"scisci_table_version": version}), path)
     table = read_results(path)
-    names = table.column_names
-    assert names[names.index("se") + 1] == "se_groups"
-    assert table["se_groups"].to_pylist() == [None, None]
+    assert table.column_names == new.column_names
+    assert all(table[name].to_pylist() == [None, None] for name in without)
     assert table["se"].to_pylist() == [0.1, 0.2]
+    # Tables of all versions can be put together.
+    assert len(pa.concat_tables([table, new])) == 4
 
 
 def test_what_is_no_results_table_is_refused(path):

@@ -40,7 +40,7 @@ def fit(store: Path, runs: Path, *options: str) -> Path:
 
 def outcome(run: Path) -> dict[str, Any]:
     result = json.loads((run / "result.json").read_text())
-    for name in ("run", "seconds", "training_seconds", "peak_memory"):
+    for name in ("run", "seconds", "training_seconds", "peak_memory", "shared"):
         del result[name]
     return result
 

@@ -15,7 +15,14 @@ from scisci.contracts.errors import UserError
 from scisci.contracts.run import MetricValue, RunResult, RunSpec, SplitResult
 from scisci.data.module import StoreDataModule
 from scisci.models.flops import flop_counter
-from scisci.tasks.accounting import FLOP_SAMPLES, device_name, library_versions, peak_memory, reset_peak_memory
+from scisci.tasks.accounting import (
+    FLOP_SAMPLES,
+    device_name,
+    hardware,
+    library_versions,
+    peak_memory,
+    reset_peak_memory,
+)
 from scisci.tasks.base import Task
 from scisci.tasks.baselines.linear import Baseline
 from scisci.tasks.baselines.registry import build
@@ -24,6 +31,7 @@ from scisci.tasks.domains import task_for
 from scisci.tasks.heaviest import check_heaviest
 from scisci.tasks.metrics import Accumulator
 from scisci.tasks.predictions import recording
+from scisci.tasks.sharing import Sharing
 
 BATCH = 8
 # Targets whose labels the store calls otherwise.
@@ -49,9 +57,9 @@ def execute(spec: RunSpec, folder: Path, data: StoreDataModule) -> RunResult:
     with torch.no_grad():
         of = partial(batches, task, data)
         flops = count_flops(task, baseline, data)
-        start = time.perf_counter()
+        start, sharing = time.perf_counter(), Sharing(CPU)
         baseline.fit(lambda: of(train), lambda: of(val))
-        fitted = time.perf_counter()
+        fitted, shared = time.perf_counter(), sharing.shared
         with recording(folder / "predictions" if spec.evaluation.predictions else None, task, data):
             splits = {
                 name: SplitResult(severity=data.store.split(name).severity, metrics=measured(task, data, name))
@@ -74,6 +82,8 @@ def execute(spec: RunSpec, folder: Path, data: StoreDataModule) -> RunResult:
         training_seconds=fitted - start,
         peak_memory=peak_memory(CPU),
         device=device_name("cpu"),
+        hardware=hardware(CPU),
+        shared=shared,
         splits=splits,
         versions=library_versions(),
     )
