@@ -14,7 +14,7 @@ TreatmentName = Literal["none", "augmentation", "frames", "penalty", "constraint
 Parametrization = Literal["standard", "maximal_update"]
 Status = Literal["ok", "diverged", "failed", "out_of_memory"]
 # What recipes did not say at first.
-LATER = ("parametrization", "precision", "compiled")
+LATER = ("parametrization", "precision", "compiled", "divergence_bound")
 
 
 class _Record(BaseModel):
@@ -36,6 +36,9 @@ class Recipe(_Record):
     force_weight: float = Field(default=10.0, ge=0)
     stress_weight: float = Field(default=0.0, ge=0)
     validations: int = Field(default=5, gt=0, description="evenly spaced validations; the best checkpoint counts")
+    divergence_bound: float | None = Field(
+        default=10.0, gt=1, description="a loss so many times that of a constant prediction ends the run; null: none"
+    )
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compiled: bool = Field(default=False, description="potentials alone: compile the training step")
 

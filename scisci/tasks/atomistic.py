@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from scisci.contracts.errors import UserError
@@ -15,7 +16,7 @@ from scisci.data.store import Store
 from scisci.models.blocks.graph import Inputs
 from scisci.models.compiled import CompiledPotential
 from scisci.models.framed import FramedPotential
-from scisci.models.potential import Potential
+from scisci.models.potential import Evaluation, Potential
 from scisci.symmetry.measure import POTENTIAL
 from scisci.tasks.base import Task
 from scisci.tasks.metrics import potential_errors
@@ -140,6 +141,12 @@ class AtomisticTask(Task):
             stress = stress_error(outputs, batch).to(loss.dtype) * self.batch_weights.systems
             loss = loss + self.hparams["stress_weight"] * stress
         return loss
+
+    def constant(self, outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+        """Reference energies, no forces and no stress."""
+        interaction, forces = (torch.zeros_like(outputs[name]) for name in ("interaction", "forces"))
+        virial = forces.new_zeros(batch.num_graphs, 3, 3) if "stress" in outputs else None
+        return self.model.outputs(Evaluation(interaction, forces, virial), batch)
 
 
 def stress_error(outputs: dict[str, Tensor], batch: Any) -> Tensor:

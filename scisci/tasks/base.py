@@ -31,9 +31,9 @@ from scisci.tasks.metrics import Accumulator, Shares
 class Task(L.LightningModule):
     """Train a model on one domain's samples, with AdamW and a learning rate that rises and then falls.
 
-    A subclass states what the class attributes ask for, implements `inputs`, `measure`, `build`, `loss` and `errors`,
-    and calls `begin` at the end of its constructor. Its arguments include `architecture`, `size`, `overrides`,
-    `symmetry_treatment`, `learning_rate`, `parametrization`, `schedule`, `warmup`, `weight_decay` and
+    A subclass states what the class attributes ask for, implements `inputs`, `measure`, `build`, `loss`, `constant`
+    and `errors`, and calls `begin` at the end of its constructor. Its arguments include `architecture`, `size`,
+    `overrides`, `symmetry_treatment`, `learning_rate`, `parametrization`, `schedule`, `warmup`, `weight_decay` and
     `symmetry_samples`; those of a task whose samples can be turned also `symmetry_options` and `symmetry_curve`.
     """
 
@@ -96,6 +96,14 @@ class Task(L.LightningModule):
         """The training loss of one batch."""
         raise NotImplementedError
 
+    def constant(self, outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+        """Outputs, of the kind of the model's own, of the best prediction that does not depend on the input."""
+        raise NotImplementedError
+
+    def relative_loss(self, loss: float, constant: float) -> float:
+        """How many times as bad a loss is as that of a constant prediction; 0 where there is nothing to predict."""
+        return loss / constant if constant > 0 else 0.0
+
     @staticmethod
     def errors(outputs: dict[str, Tensor], batch: Any) -> Mapping[str, tuple[Tensor, Tensor] | Shares]:
         """Per-sample (numerator, weight) of each metric."""
@@ -126,8 +134,9 @@ class Task(L.LightningModule):
         self.samples_seen = 0
         self.batch_weights = Weights()
         self.diverged: str | None = None
+        self.constant_loss: float | None = None
         self.test_results: dict[str, dict[str, MetricValue]] = {}
-        self._validation = Accumulator(self.errors)
+        self._validation, self._constant = Accumulator(self.errors), Accumulator(lambda outputs, batch: {})
         self._turned: Any = None
         self._tests: dict[int, Accumulator] = {}
         self._first_batches: dict[int, Any] = {}
@@ -257,6 +266,8 @@ class Task(L.LightningModule):
         if self.trainer.world_size > 1:
             number = self.trainer.val_dataloaders.batch_sampler.number(batch_idx)  # type: ignore[union-attr]
         self._validation.update(outputs, batch, number, self.loss(outputs, batch))
+        if self.constant_loss is None:
+            self._constant.update({}, batch, number, self.loss(self.constant(outputs, batch), batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log validation metrics, and errors under the same rotations every time."""
@@ -265,6 +276,9 @@ class Task(L.LightningModule):
             # The samples are those of the first process, however many there are.
             for name, metric in self.trainer.strategy.broadcast(found).items():
                 self.log(f"val/{name}", metric.value)
+        if self.constant_loss is None:
+            self._constant.gather()
+            self.constant_loss = self._constant.loss()
         self._validation.gather()
         self.log("val/loss", self._validation.loss())
         for name, metric in self._validation.compute().items():

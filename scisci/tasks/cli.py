@@ -23,12 +23,14 @@ from scisci.tasks.arguments import allow_imports, dataset_named, one_sentence, t
 from scisci.tasks.base import Task
 from scisci.tasks.baselines import stored
 from scisci.tasks.checkpoints import read_checkpoint, restore
+from scisci.tasks.curve import Curve
 from scisci.tasks.directory import RunDirectory, new_run_folder
+from scisci.tasks.divergence import Divergence
 from scisci.tasks.domains import task_for
 from scisci.tasks.loggers import check, in_config
 from scisci.tasks.parallel import check_batches, check_parallel
 from scisci.tasks.predictions import writing_outputs
-from scisci.tasks.run import TRAINER_DEFAULTS, Curve, accelerator, alone, best_checkpoint, conclude, quiet
+from scisci.tasks.run import TRAINER_DEFAULTS, accelerator, alone, best_checkpoint, conclude, quiet
 from scisci.tasks.tables import show_errors
 
 
@@ -61,6 +63,12 @@ class CLI(LightningCLI):
         parser.add_argument("--runs", type=str, default="runs", help="folder in which fit makes its run directory")
         parser.add_argument(
             "--run", type=str | None, default=None, help="run directory to go on with (fit), or whose model to use"
+        )
+        parser.add_argument(
+            "--divergence_bound",
+            type=float | None,
+            default=Recipe.model_fields["divergence_bound"].default,
+            help="a loss so many times that of a constant prediction ends the training; null: none does",
         )
         parser.add_argument(
             "--out", type=str | None, default=None, help="folder of predictions (predict): in the run directory"
@@ -104,8 +112,9 @@ class CLI(LightningCLI):
             last = ModelCheckpoint(filename="last", enable_version_counter=False)
             config.trainer.logger = self.logger
             self.directory = RunDirectory(self._run_directory, [self.best, last], in_config(self.logger))
+            bound = Divergence(self.curve, config.divergence_bound)
             given = self.config_init["fit"].trainer.callbacks or []
-            kwargs["callbacks"] = [self.directory, *given, self.best, last, self.curve]
+            kwargs["callbacks"] = [self.directory, *given, self.best, last, self.curve, bound]
         return super().instantiate_trainer(**kwargs)
 
     def _check_continuation(self, checkpoint: dict[str, Any], max_steps: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from scisci.contracts.run import Parametrization, TreatmentName
@@ -104,6 +105,10 @@ class ParticleTask(Task):
         """The training loss of one batch."""
         missed = outputs["displacement"] - (batch.target_positions - batch.pos)
         return self.batch_weights.points * missed.square().mean() / self.statistics.scales["displacement"] ** 2
+
+    def constant(self, outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+        """That particles stay where they are."""
+        return {"displacement": torch.zeros_like(outputs["displacement"])}
 
     def told(self, outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
         """Positions at the later time, in float64 so that displacements come back, and where particles begin."""

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from scisci.contracts.errors import UserError
-from scisci.contracts.files import atomic_path, write_text
+from scisci.contracts.files import write_text
 from scisci.contracts.run import RunResult, RunSpec, SplitResult
 from scisci.data.module import StoreDataModule
 from scisci.models.potential import parameter_counts
@@ -36,10 +34,11 @@ from scisci.tasks.base import Task
 from scisci.tasks.baselines import registry as baselines
 from scisci.tasks.baselines.run import execute as execute_baseline
 from scisci.tasks.checkpoints import load_task, read_checkpoint, save_model
+from scisci.tasks.curve import Curve
+from scisci.tasks.divergence import Divergence
 from scisci.tasks.domains import task_for
 from scisci.tasks.loggers import tracking
 from scisci.tasks.predictions import recording
-from scisci.tasks.sharing import Sharing, either
 from scisci.tasks.version import code_version
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -58,73 +57,6 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 def accelerator() -> str:
     """The accelerator for runs: CUDA where there is one. Apple's GPUs have no float64, which energies need."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-class Curve(Callback):
-    """Keeps the training loss per step and the validation metrics, for `curve.parquet`, across interruptions.
-
-    It also has the clock, and watches whether the device was shared. The loss of a step is the mean over all its
-    samples, whichever process they were in and however many batches.
-    """
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self._losses: list[torch.Tensor] = []
-        self._earlier_seconds, self._start = 0.0, time.perf_counter()
-        self._earlier_shared: bool | None = False
-        self._sharing: Sharing | None = None
-
-    @property
-    def steps(self) -> int:
-        """Steps so far."""
-        return self.rows[-1]["step"] if self.rows else 0
-
-    @property
-    def seconds(self) -> float:
-        """Wall seconds of training, those before an interruption included."""
-        return self._earlier_seconds + time.perf_counter() - self._start
-
-    @property
-    def shared(self) -> bool | None:
-        """Whether other processes used the device so far, also before an interruption; None where not known."""
-        return either(self._earlier_shared, None if self._sharing is None else self._sharing.shared)
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
-        self._start = time.perf_counter()
-        self._sharing = Sharing(trainer.strategy.root_device, trainer.world_size)
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
-        """A row per step; the loss stays a tensor until the end so that no device waits for it."""
-        if outputs and "whole" in outputs:
-            self._losses.append(outputs["whole"])
-            if trainer.global_step > self.steps:
-                self.rows.append({"step": trainer.global_step, "train/loss": torch.stack(self._losses).mean()})
-                self._losses = []
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A row per validation."""
-        logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        self.rows.append({"step": self.steps, **logged})
-        if self._sharing is not None:
-            self._sharing.look()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Rows and seconds so far, as plain types."""
-        self.rows = [{name: v if name == "step" else float(v) for name, v in row.items()} for row in self.rows]
-        return {"rows": self.rows, "seconds": self.seconds, "shared": self.shared}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from an earlier part of the same training."""
-        self.rows, self._earlier_seconds = list(state_dict["rows"]), state_dict["seconds"]
-        self._earlier_shared = state_dict.get("shared")
-
-    def write(self, path: Path) -> None:
-        """Write all rows."""
-        names = dict.fromkeys(name for row in self.rows for name in row)
-        columns = {n: [None if (v := row.get(n)) is None else float(v) for row in self.rows] for n in names}
-        with atomic_path(path) as temporary:
-            pq.write_table(pa.table(columns), temporary)
 
 
 def quiet() -> None:
@@ -180,6 +112,7 @@ def write_config(spec: RunSpec, task: Task, data: StoreDataModule, folder: Path)
         "model": task.options_given,
         "data": dict(data.options),
         "trainer": trainer_options(spec),
+        "divergence_bound": spec.optimization.divergence_bound,
     }
     write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
 
@@ -204,7 +137,8 @@ def trainer_options(spec: RunSpec) -> dict[str, Any]:
 def execute(spec: RunSpec, folder: Path) -> RunResult:
     """Train and evaluate what `spec` asks for; leave the model, its config and its training curve in `folder`.
 
-    A loss that is not finite ends the run with status `diverged`; any other failure is raised.
+    A loss that is not finite, or stays far above a constant prediction's, ends the run with status `diverged`; any
+    other failure is raised.
     """
     quiet()
     start = time.perf_counter()
@@ -218,7 +152,8 @@ def execute(spec: RunSpec, folder: Path) -> RunResult:
     task.prepare(data)
     with tempfile.TemporaryDirectory() as scratch, tracking(spec.loggers, folder, spec.study, spec.run) as loggers:
         best = best_checkpoint(Path(scratch))
-        trainer = L.Trainer(**trainer_options(spec), callbacks=[curve, best], logger=loggers, inference_mode=False)
+        callbacks = [curve, Divergence(curve, spec.optimization.divergence_bound), best]
+        trainer = L.Trainer(**trainer_options(spec), callbacks=callbacks, logger=loggers, inference_mode=False)
         reset_peak_memory(trainer.strategy.root_device)
         trainer.fit(task, data)
         result = conclude(task, data, trainer, best, curve, folder, spec.run, spec.evaluation.predictions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -29,6 +30,8 @@ from scisci.tasks.metrics import Accumulator
 from scisci.tasks.series_metrics import likelihood_errors, series_errors, summarise, to_steps
 
 HUBER_DELTA = 2.0
+# Degrees of freedom from which Student's t is normal in float32, and an exponent that float64 has room for.
+NORMAL, LARGEST = 1e6, 700.0
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,20 @@ class SeriesTask(Task):
             missed = -StudentMixture.of(outputs).log_prob(values) - units.scale.log()
         loss = self.batch_weights.points * (missed * weights).sum() / weights.sum().clamp(min=1)
         return loss + outputs.get("penalty", 0.0)
+
+    def constant(self, outputs: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+        """Each channel's mean over the context; where a density is asked for, normal with its standard deviation."""
+        units, self._density = instance(batch.past, batch.past_observed), "point" not in outputs
+        mean = units.mean.expand_as(batch.future)
+        if not self._density:
+            return {"point": mean}
+        scale = units.scale.expand_as(mean)[..., None]
+        even = torch.zeros_like(scale)
+        return {"logits": even, "df": torch.full_like(scale, NORMAL), "loc": mean[..., None], "scale": scale}
+
+    def relative_loss(self, loss: float, constant: float) -> float:
+        """How many times as bad a loss is; of densities, which have logarithms, by what factor they are lower."""
+        return math.exp(min(loss - constant, LARGEST)) if self._density else super().relative_loss(loss, constant)
 
     def on_validation_epoch_end(self) -> None:
         """Log validation metrics; quantiles, which take longer than the model, are left to tests."""

@@ -19,7 +19,8 @@ from lightning.pytorch.callbacks import Callback
 from scisci.data.module import StoreDataModule
 from scisci.models import registry
 from scisci.tasks.atomistic import AtomisticTask
-from scisci.tasks.run import TRAINER_DEFAULTS, Curve, quiet
+from scisci.tasks.curve import Curve
+from scisci.tasks.run import TRAINER_DEFAULTS, quiet
 
 GPUS = torch.cuda.device_count()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(GPUS < 1, reason="needs a CUDA device")]

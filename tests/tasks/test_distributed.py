@@ -150,12 +150,19 @@ def test_two_killed_processes_go_on_where_they_were(small_store: Path, tmp_path:
         main(["fit", f"--run={folder}", "--trainer.devices=1", "--trainer.max_steps=12"])
 
 
+RUIN = {
+    "the loss became": ("--model.learning_rate=1e30", "--trainer.gradient_clip_val=1e30"),
+    "the loss rose": ("--model.learning_rate=0.3", "--model.architecture=escaip", "--trainer.max_steps=40"),
+}
+
+
 @pytest.mark.slow
-def test_diverged_processes_end_together(small_store: Path, tmp_path: Path) -> None:
-    ruin = ("--model.learning_rate=1e30", "--trainer.gradient_clip_val=1e30", "--trainer.devices=2")
-    found = start("-m", "scisci.cli", *arguments(small_store, tmp_path, *PARTS, *ruin))
+@pytest.mark.parametrize("reason", RUIN)
+def test_diverged_processes_end_together(particle_store: Path, tmp_path: Path, reason: str) -> None:
+    options = (*PARTS, *RUIN[reason], "--trainer.devices=2")
+    found = start("-m", "scisci.cli", *arguments(particle_store, tmp_path, *options))
     assert found.returncode == 2
-    assert "the run diverged" in found.stderr
+    assert f"the run diverged: {reason}" in found.stderr
     assert "Traceback" not in found.stderr
     (folder,) = tmp_path.iterdir()
     assert result(folder).status == "diverged"

@@ -40,8 +40,9 @@ from scisci.tasks.atomistic import AtomisticTask
 from scisci.tasks.calculator import ScisciCalculator
 from scisci.tasks.checkpoints import load_model, load_task
 from scisci.tasks.cli import main
+from scisci.tasks.curve import Curve
 from scisci.tasks.particles import ParticleTask
-from scisci.tasks.run import Curve, execute
+from scisci.tasks.run import execute
 from scisci.tasks.symmetry import measured
 from scisci.tasks.treatments import TREATMENTS, Constrained, Latent, latent, latent_error
 from scisci.tasks.trees import TreeTask
