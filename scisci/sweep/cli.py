@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,12 +105,15 @@ def engine_options(arguments: argparse.Namespace, default: str = "ray") -> dict[
 
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """Answer an interruption of the runs in `folder` with how to go on."""
+    """Answer an interruption of the runs in `folder` with how to go on; end in good order when told to end."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
     except KeyboardInterrupt:
         print(f"interrupted; what is recorded in {folder} stays, and the same command goes on from there")
         raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main(argv: list[str]) -> None:

@@ -85,7 +85,7 @@ class Driving:
             try:
                 os.pwrite(descriptor, first + b" " * (END_BYTES - 1) + b"\n", 0)
                 os.fsync(descriptor)
-            except OSError:
+            except BaseException:  # who is interrupted here has not begun
                 self.path.unlink()
                 os.close(descriptor)
                 raise
@@ -105,7 +105,7 @@ class Driving:
         if isinstance(error, KeyboardInterrupt):
             return End(kind="interrupted")
         if isinstance(error, SystemExit):
-            return End(kind="interrupted", reason="told to end")
+            return End(kind="interrupted", reason="told to end (SIGTERM)")
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         return End(kind="error", reason=reason[:LONGEST_REASON])
 

@@ -20,8 +20,9 @@ IMPORT_ROOT = Path(__file__).parents[len(str(__package__).split("."))]
 DRIVER = f"""
 import json
 import sys
-import tempfile
+from pathlib import Path
 from scisci.contracts.errors import UserError
+from scisci.sweep.cli import resumable
 from scisci.sweep.drive import Shard, sweep
 from scisci.sweep.plan import Plan
 from scisci.sweep.progress import make_listener
@@ -30,7 +31,7 @@ options = {{"workers": 2, "execute": {EXECUTE!r}}} | (json.loads(rest[0]) if res
 if "shard" in options:
     options["shard"] = Shard(*options["shard"])
 try:
-    with make_listener() as listener:
+    with resumable(Path(folder)), make_listener() as listener:
         sweep(Plan.read(folder), folder, listener, engine=engine, **options)
 except UserError as error:
     print(error)

@@ -63,6 +63,8 @@ def go_wrong(spec: RunSpec) -> None:
     """Do what `overrides` say, in the middle of the training."""
     if "brake" in spec.overrides and Path(spec.overrides["brake"]).exists():
         time.sleep(0.4)
+    while "gate" in spec.overrides and Path(spec.overrides["gate"]).exists():
+        time.sleep(0.02)
     fault = spec.overrides.get("fault")
     if fault == "signal":
         os.kill(os.getpid(), getattr(signal, spec.overrides["signal"]))

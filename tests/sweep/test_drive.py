@@ -79,7 +79,7 @@ def test_what_goes_wrong_is_recorded_with_its_reason(tmp_path):
     assert (folder / "output.txt").read_text() == "about to fail\n"
     troubles = {trouble.reason: trouble for trouble in standing(tmp_path).troubles}
     assert {result.reason for result in got.values()} == set(troubles)
-    assert troubles[got["raise"].reason].examples[0].run == got["raise"].run
+    assert troubles[got["raise"].reason].examples[0][1].run == got["raise"].run
 
 
 def test_a_result_that_is_not_finite_is_a_failure(tmp_path):
@@ -123,7 +123,7 @@ def test_damaged_records_stop_nothing_and_are_done_again_only_when_told(tmp_path
     assert {one.path.parent.name for one in collect(tmp_path, everything=True).damaged} == {first, second, third}
     now = standing(tmp_path)
     assert now.totals == {"ok": 6, "damaged": 2}
-    assert {spec.run for trouble in now.troubles for spec in trouble.examples} == {first, second}
+    assert {spec.run for trouble in now.troubles for _, spec in trouble.examples} == {first, second}
     assert len(carry_out(grid, tmp_path, retry=["damaged"]).outcomes) == 2
     again = {first: 2, second: 2}
     assert journal("start") == {run: again.get(run, 1) for run in whole}

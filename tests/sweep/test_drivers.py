@@ -12,29 +12,25 @@ import pytest
 
 from scisci.contracts.errors import UserError
 from scisci.sweep.drivers import FOLDER, Drivers
+from scisci.sweep.records import Records
 
 from .grid import carry_out, faulty, plan, results, wait_for
 
 
-@pytest.fixture
-def slow(tmp_path):
-    """A plan of six runs that take their time while a file is there, and that file."""
-    brake = tmp_path / "brake"
-    brake.touch()
-    return plan(architectures={"slow": faulty(brake=str(brake))}, data=[16], seeds=list(range(6))), brake
-
-
-def test_every_end_of_a_driver_is_told(tmp_path, journal, slow, start_driver):
-    grid, brake = slow
+def test_every_end_of_a_driver_is_told(tmp_path, journal, start_driver):
+    gate = tmp_path / "gate"
+    gate.touch()
+    grid = plan(architectures={"gated": faulty(gate=str(gate))}, data=[16], seeds=list(range(6)))
     folder = tmp_path / "sweep"
     grid.write(folder)
     before, drivers = time.time(), Drivers(folder)
     assert drivers.look() == []
-    shards = ["1/1", None, None]
-    started = [start_driver(folder, "inline", shard=[1, 1]), *(start_driver(folder, "inline") for _ in range(2))]
-    wait_for(lambda: sum(driver.at_work for driver in drivers.look()) == 3)
+    shards = ["1/1", None, None, None]
+    started = [start_driver(folder, "inline", shard=[1, 1]), *(start_driver(folder, "inline") for _ in range(3))]
+    wait_for(lambda: {one.pid for one in Records(folder).held().values()} == {process.pid for process in started})
     by_pid = {driver.start.pid: driver for driver in drivers.look()}
     told = [by_pid[process.pid] for process in started]
+    assert all(driver.at_work for driver in told)
     assert [driver.start.shard for driver in told] == shards
     assert {(driver.start.host, driver.start.engine, driver.end) for driver in told} == {
         (socket.gethostname(), "inline", None)
@@ -42,17 +38,22 @@ def test_every_end_of_a_driver_is_told(tmp_path, journal, slow, start_driver):
     assert all(before <= driver.start.at <= time.time() for driver in told)
 
     started[1].send_signal(signal.SIGINT)
-    started[2].kill()
-    assert started[1].wait(20) != 0
-    started[2].wait()
-    brake.unlink()
+    started[2].terminate()
+    started[3].kill()
+    assert [process.wait(20) for process in started[1:]] == [130, 143, -9]
+    gate.unlink()
     assert started[0].wait(20) == 0
     by_pid = {driver.start.pid: driver for driver in drivers.look()}
     ends = [by_pid[process.pid].end for process in started]
-    assert [end and end.kind for end in ends] == ["done", "interrupted", None]
+    assert [end and (end.kind, end.reason) for end in ends] == [
+        ("done", None),
+        ("interrupted", None),
+        ("interrupted", "told to end (SIGTERM)"),
+        None,
+    ]
     assert not any(driver.at_work for driver in by_pid.values())
     assert journal("end").keys() == {spec.run for _, spec in grid.specs()}
-    assert journal("start").total() <= len(grid) + 2, "more was done twice than the two were at"
+    assert journal("start").total() <= len(grid) + 3, "more was done twice than the three were at"
     assert drivers.look() == Drivers(folder).look(), "what was kept is what is there"
 
 
@@ -88,8 +89,10 @@ def fill(folder) -> None:
     assert error.value.errno == errno.ENOSPC
 
 
-def test_a_full_disk_stops_the_driver_which_still_says_so(small_disk, tmp_path, journal, slow, start_driver):
-    grid, brake = slow
+def test_a_full_disk_stops_the_driver_which_still_says_so(small_disk, tmp_path, journal, start_driver):
+    brake = tmp_path / "brake"
+    brake.touch()
+    grid = plan(architectures={"slow": faulty(brake=str(brake))}, data=[16], seeds=list(range(6)))
     folder = small_disk / "sweep"
     grid.write(folder)
     driver = start_driver(folder, "inline")
