@@ -136,7 +136,8 @@ class Watcher:
                 trouble = troubles.setdefault((seen.status, seen.reason), Trouble(seen.status, seen.reason))
                 trouble.count += 1
                 if len(trouble.examples) < (DAMAGED_EXAMPLES if seen.status == "damaged" else EXAMPLES):
-                    trouble.examples.append((cell, self._plan.spec(cell, number)))
+                    spec = self._records.named(self._plan.spec(cell, number), self._plan.earlier)
+                    trouble.examples.append((cell, spec))
         waiting = places.keys() - self._seen.keys()
         at_work = [self._at_work(*places[run], held[run], forecast) for run in held.keys() & waiting]
         running = Counter(one.cell for one in at_work)
@@ -167,7 +168,9 @@ class Watcher:
 
     def _at_work(self, cell: Cell, number: int, holder: Holder, forecast: Forecast) -> AtWork:
         elapsed = max(0.0, time.time() - holder.since)
-        return AtWork(cell, self._plan.spec(cell, number), holder, elapsed, forecast.cost(cell) if forecast.knows else None)
+        return AtWork(
+            cell, self._plan.spec(cell, number), holder, elapsed, forecast.cost(cell) if forecast.knows else None
+        )
 
 
 def _work_left(cells: dict[Cell, Counter[str]], at_work: list[AtWork], forecast: Forecast) -> float:
