@@ -74,7 +74,7 @@ def _add_questions(add: Add) -> None:
     _table(front)
     front.add_argument("--x", default="N=params,D=data", help="N=COLUMN,D=COLUMN and, if known, C=COLUMN")
     front.add_argument("--kappa", type=float, default=6.0, help="C = kappa N D where no C is given (default 6)")
-    front.add_argument("--budgets", type=int, default=9, help="bins of compute (default 9)")
+    front.add_argument("--budgets", type=int, default=9, help="bins of compute of runs that are no iso-FLOP grid (9)")
 
     ahead = add("forecast", "the loss at a scale not yet run")
     _table(ahead)

@@ -21,6 +21,9 @@ BIASES = {
     3: "assumes the parametric law over the whole range; its exponents trade off against E, A and B",
 }
 
+# A training of ten steps or more is within 5 % of its budget.
+SAME_BUDGET = 0.1
+
 
 @dataclass(frozen=True)
 class Approach:
@@ -56,7 +59,8 @@ def frontier(
 ) -> list[Approach]:
     """All three approaches on a table of runs (or of checkpoints of runs).
 
-    `C` names the compute column; without it C = kappa N D. Budgets are `budgets` equal bins of ln C.
+    `C` names the compute column; without it C = kappa N D. Budgets are those of an iso-FLOP grid where the runs lie in
+    groups of one compute and several sizes, else `budgets` equal bins of ln C.
     An approach that cannot work on these points says why in `reason`.
     """
     table = read_table(source)
@@ -64,7 +68,7 @@ def frontier(
     data = points(table, columns, y, where=where)
     n, d = data.x[:2]
     compute = data.x[2] if C else kappa * n * d
-    bins = _bins(compute, budgets)
+    bins = _bins(n, compute, budgets)
     return [
         _envelope(n, compute, data.y, bins),
         _iso_flop(n, compute, data.y, bins),
@@ -90,12 +94,26 @@ def compute_exponents_agree(approaches: Sequence[Approach]) -> list[str]:
     return lines
 
 
-def _bins(compute: Array, budgets: int) -> np.ndarray:
+def _bins(n: Array, compute: Array, budgets: int) -> np.ndarray:
+    """Number of the budget that each run belongs to: that of an iso-FLOP grid, else one of equal bins of ln C."""
     log_c = np.log(compute)
     width = np.ptp(log_c) / budgets
     if width == 0:
         raise UserError("all runs spent the same compute, so there is no frontier; vary the budget")
-    return np.minimum(((log_c - log_c.min()) / width).astype(int), budgets - 1)
+    planned = _planned(n, log_c)
+    return np.minimum(((log_c - log_c.min()) / width).astype(int), budgets - 1) if planned is None else planned
+
+
+def _planned(n: Array, log_c: Array) -> np.ndarray | None:
+    """Budgets that runs were planned by; None unless all runs lie in groups of one compute and three sizes or more."""
+    ascending = np.sort(log_c)
+    starts = ascending[1:][np.diff(ascending) > SAME_BUDGET]
+    groups = np.searchsorted(starts, log_c, side="right")
+    for group in range(len(starts) + 1):
+        at = groups == group
+        if np.ptp(log_c[at]) > SAME_BUDGET or len(np.unique(n[at])) < 3:
+            return None
+    return groups if len(starts) else None
 
 
 def _envelope(n: Array, compute: Array, loss: Array, bins: np.ndarray) -> Approach:

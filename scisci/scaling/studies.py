@@ -48,8 +48,8 @@ def study(
 
     Along "params" the data amount is fixed at the largest with three sizes, along "data" the size likewise.
     With few runs a slice, the residual scale is pooled over the slices at the other levels of what is fixed.
-    Along "flops" the runs are those of the compute frontier, chosen cell by cell (size x data, mean over
-    seeds) on the validation split, or on `test` where there is none, and the same on every split.
+    Along "flops" the runs are those of the compute frontier, chosen cell by cell (size x data x samples
+    seen, mean over seeds) on the validation split, or on `test` where there is none, and the same on every split.
     """
     table = read_table(source)
     if not is_results(table):
@@ -141,10 +141,12 @@ def _frontier_entry(law: Law, group: dict[str, Any], runs: Table, rows: Table, y
 
 
 def frontier_runs(rows: Table, y: str) -> set[str]:
-    """Runs of the cells (size x data) that no cheaper or equal cell beats in mean loss over seeds."""
+    """Runs of the cells (size x data x samples seen) that no cheaper or equal cell beats in mean loss over seeds."""
     checked = points(rows, {"C": "flops"}, y, one_curve=False)
-    cells: dict[tuple[Any, Any], list[int]] = {}
-    for i, cell in enumerate(zip(rows.column("size").tolist(), rows.column("data").tolist(), strict=True)):
+    seen = np.nan_to_num(rows.numbers("samples_seen")) if "samples_seen" in rows.columns else np.zeros(len(rows))
+    cells: dict[tuple[Any, ...], list[int]] = {}
+    columns = (rows.column("size"), rows.column("data"), seen)
+    for i, cell in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
         cells.setdefault(cell, []).append(i)
     log_x, log_y = np.log(checked.x[0]), checked.log_y
     means = [(float(log_x[i].mean()), float(log_y[i].mean()), i) for i in cells.values()]

@@ -53,6 +53,24 @@ def test_a_given_compute_column_is_used_and_one_budget_refused() -> None:
         frontier(one, "loss", C="flops")
 
 
+@pytest.mark.parametrize("count", [4, 5, 7, 9])
+def test_the_budgets_of_an_iso_flop_grid_are_found(count: int) -> None:
+    """Whole steps leave a few per cent between runs of one budget; equal bins would cut such budgets in two."""
+    rng = np.random.default_rng(1)
+    planned = np.repeat(np.geomspace(1e18, 1e22, count), 6)
+    optimum = (ALPHA * A / (BETA * B)) ** (1 / (ALPHA + BETA)) * (planned / 6) ** (BETA / (ALPHA + BETA))
+    n = optimum * np.tile(np.geomspace(0.3, 3.5, 6), count)
+    spent = planned * rng.uniform(0.97, 1.03, planned.size)
+    loss = law("chinchilla").value(n, spent / 6 / n, E, A, B, ALPHA, BETA)
+    table = {"params": n, "data": spent / 6 / n, "loss": loss, "flops": spent}
+    envelope, parabola, _ = frontier(table, "loss", C="flops")
+    assert parabola.points is not None
+    assert envelope.points is not None
+    assert len(parabola.points) == len(envelope.points) == count
+    assert parabola.points[:, 0] == pytest.approx(np.geomspace(1e18, 1e22, count), rel=0.03)
+    assert parabola.low < BETA / (ALPHA + BETA) < parabola.high
+
+
 def test_compute_exponents_are_checked_against_the_parametric_law() -> None:
     approaches = frontier(budgets(), "loss")
     lines = compute_exponents_agree(approaches)

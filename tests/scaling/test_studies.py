@@ -137,6 +137,21 @@ def test_the_frontier_keeps_what_nothing_cheaper_beats_and_is_chosen_in_distribu
     assert entry["fixed"] == {"frontier": "val"}
 
 
+def test_budgets_that_share_their_data_are_cells_of_their_own() -> None:
+    """Two trainings on the same data, one four times as long: the longer is on the frontier, its poorer seed too."""
+    columns = {
+        "run": ["short", "long", "other seed", "short too"],
+        "size": ["3k"] * 4,
+        "data": [64] * 4,
+        "samples_seen": [100, 400, 400, 100],
+        "flops": [1e6, 4e6, 4e6, 1e6],
+        "value": [3.0, 1.0, 1.4, 9.0],
+    }
+    assert frontier_runs(read_table(columns), "value") == {"short", "short too", "long", "other seed"}
+    columns["value"] = [3.0, 8.0, 9.0, 3.5]
+    assert frontier_runs(read_table(columns), "value") == {"short", "short too"}
+
+
 def test_failed_runs_are_counted_where_they_belong(records: list[dict]) -> None:
     assert pick(records, "power", "flops", "beta_net", "test")["left_out"] == {"diverged": 1}
     assert pick(records, "power", "flops", "alpha_net", "test")["left_out"] == {}
