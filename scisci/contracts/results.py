@@ -141,7 +141,7 @@ class _Columns:
                 self._columns[name].append(None)
         for split, outcome in result.splits.items():
             values = outcome.metrics.values()
-            own = (
+            own: tuple[Iterable[Any], ...] = (
                 [split] * len(values),
                 [outcome.severity] * len(values),
                 outcome.metrics,

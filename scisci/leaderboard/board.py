@@ -88,6 +88,9 @@ class Entry:
     seconds: float
     peak_memory: float | None
     device: str
+    shared: bool | None
+    """whether other processes used the device while any of its runs trained, so that `seconds` is no measure of speed;
+    None where that is not known"""
     scores: Mapping[str, Score]
     overall: Estimate | None
     """geometric mean of normalised errors over the splits; None where one is missing"""

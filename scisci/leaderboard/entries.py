@@ -30,7 +30,9 @@ def entries_of(
     runs = rows.drop_duplicates("run")
     ended = runs.groupby("slug").size()
     by_slug = runs.merge(configurations.reset_index(), on=["slug", *CELL]).groupby("slug")
-    joined = by_slug.agg({"run": list} | dict.fromkeys(_FIRST, "first") | dict.fromkeys(_MEAN, "mean"))
+    joined = by_slug.agg(
+        {"run": list, "shared": _any_shared} | dict.fromkeys(_FIRST, "first") | dict.fromkeys(_MEAN, "mean")
+    )
     cells = joined.join(configurations).join(ended.rename("ended")).to_dict("index")
     reference = _records(submitted[board.reference], board, cells[board.reference]) if board.reference else {}
     for slug, one in submitted.items():
@@ -43,6 +45,11 @@ def entries_of(
             largest = max(listed, key=lambda run: (run.params or 0, run.data))
             nothing = {"run": [], "chosen_by": "no run ended well", "ended": 0}
             yield _entry(one, largest.model_dump() | nothing, listed, ())
+
+
+def _any_shared(runs: pd.Series) -> bool | None:
+    """Whether the device was shared during any of some runs; None where that is not known of all others."""
+    return True if runs.eq(True).any() else None if runs.isna().any() else False
 
 
 def _records(scored: Scored, board: Board, cell: Mapping[str, Any]) -> Records:
@@ -72,6 +79,7 @@ def _entry(scored: Scored, cell: Mapping[str, Any], listed: list[Run], compared:
         seconds=known["seconds"],
         peak_memory=known["peak_memory"],
         device=known["device"],
+        shared=None if known["shared"] is None else bool(known["shared"]),
         scores={},
         overall=None,
         rank=None,

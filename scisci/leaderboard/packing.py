@@ -195,6 +195,7 @@ def _run(name: str, spec: RunSpec, result: RunResult, store: Store, splits: dict
         seconds=result.seconds,
         peak_memory=result.peak_memory,
         device=result.device,
+        shared=result.shared,
         splits=splits,
         reported={split: _reported(split, result) for split in splits} if public else {},
     )

@@ -22,10 +22,6 @@ from scisci.leaderboard.scores import Scored
 from scisci.report.study import order_splits
 
 IDENTITY = "test"
-_COLUMNS = (
-    *("size", "data", "seeds", "chosen_by", "params", "params_body", "flops", "seconds", "peak_memory", "device"),
-    *("runs_ok", "runs"),
-)
 _SEALED = "sealed "  # before the name of a split: its sealed errors, as a column beside the public ones
 _ERRORS = ["slug", "cell", "chosen", "run", "split", "value", "error"]
 

@@ -33,7 +33,7 @@ SCORING_VERSION = 1
 STUDY = "leaderboard"
 COPIED = (
     *("dataset", "treatment", "size", "params", "params_body", "data", "samples_seen", "flops", "seed", "lr"),
-    *("status", "reason", "seconds", "peak_memory", "device"),
+    *("status", "reason", "seconds", "peak_memory", "device", "shared"),
 )
 # Of these the trivial error follows from the definition: the mean label leaves all of the variance, and a fair coin's
 # cross-entropy is ln 2.

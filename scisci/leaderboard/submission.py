@@ -118,6 +118,7 @@ class Run(_Part):
     seconds: float = Field(ge=0, allow_inf_nan=False, description="wall time of training and evaluation")
     peak_memory: Positive | None = Field(default=None, description="MiB")
     device: Text
+    shared: bool | None = Field(default=None, description="whether other processes used the device; null: not known")
     splits: dict[Name, Annotated[Count, Field(gt=0)]] = Field(default_factory=dict)
     reported: dict[Name, dict[Name, Annotated[float, Field(allow_inf_nan=False)]]] = Field(
         default_factory=dict, description="split → metric → value, as the authors measured it; compared, never ranked"

@@ -11,7 +11,7 @@ import scisci
 from scisci.report import chartdata, tables
 from scisci.report.study import AXES, Split, Study
 from scisci.report.theme import VERDICTS
-from scisci.report.wording import counted, duration, ends_in_words, formula, listed, merged, significant
+from scisci.report.wording import counted, duration, ends_in_words, formula, listed, merged, sharing, significant
 
 MOST_VALUES = 12  # of one thing that are listed; of more, their range
 MOST_REASONS = 3
@@ -32,6 +32,7 @@ def methods(study: Study) -> str:
         *(_laws(study, axis) for axis in AXES),
         _intervals(study),
         _machine(study),
+        _sharing(study),
         _missing(study),
         f"This report was made with scisci {scisci.__version__}.",
     ]
@@ -160,6 +161,11 @@ def _machine(study: Study) -> str:
     said += [f"in {duration(float(seconds.sum()))} of run time in all"] if len(seconds) else []
     said += [f"with at most {memory.max():,.0f} MiB of memory in a run"] if len(memory) else []
     return f"The work was done {', '.join(said)}." if said else ""
+
+
+def _sharing(study: Study) -> str:
+    words = sharing(study.shared) if study.runs.seconds.notna().any() else ""
+    return f"The time is no measure of speed: {words}." if words else ""
 
 
 def _missing(study: Study) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import scisci
 from scisci.contracts.results import TABLE_VERSION
 from scisci.report.study import Study
-from scisci.report.wording import duration, listed, merged
+from scisci.report.wording import duration, listed, merged, sharing
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ def provenance(study: Study, table: Path, fits: Path | None, out: Path, form: st
         f"{'' if form == 'html' else f'--format {form} '}--out {_quoted(out)}",
     ]
     ends = [f"{count:,} {end.replace('_', ' ')}" for end, count in runs.status.value_counts().items()]
+    said = sharing(study.shared)
     facts = {
         "study": listed(sorted(runs.study.dropna().unique())),
         "data set": listed(sorted(runs.dataset.dropna().unique())),
@@ -40,7 +41,7 @@ def provenance(study: Study, table: Path, fits: Path | None, out: Path, form: st
         "runs": f"{len(runs):,} ({listed(ends)})",
         "seeds": listed([str(seed) for seed in sorted(runs.seed.dropna().unique())]),
         "devices": listed(sorted(runs.device.dropna().unique())),
-        "time over all runs": duration(float(runs.seconds.sum())),
+        "time over all runs": duration(float(runs.seconds.sum())) + (f" (no measure of speed: {said})" if said else ""),
         "peak memory of a run": "" if runs.peak_memory.isna().all() else f"{runs.peak_memory.max():,.0f} MiB",
         "metric": f"{study.metric.title}: {study.metric.description}",
         "intervals": "; ".join(merged(fit.interval.words for fit in study.fits if fit.interval and fit.interval.words)),

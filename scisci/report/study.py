@@ -68,6 +68,11 @@ class Study:
         return self.frame.drop_duplicates("run")
 
     @property
+    def shared(self) -> list[bool | None]:
+        """Of each finished run, whether other processes used its device; None where that is not known."""
+        return [None if pd.isna(value) else bool(value) for value in self.runs.shared[self.runs.status == "ok"]]
+
+    @property
     def identity(self) -> Split:
         """The in-distribution split that the shifted ones are held against: `test` where there is one."""
         inside = [split for split in self.splits if not split.ood]

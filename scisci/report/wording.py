@@ -63,6 +63,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def sharing(shared: Iterable[bool | None]) -> str:
+    """During how many finished runs other processes used the device; empty where each had it to itself."""
+    known = list(shared)
+    yes, unknown = known.count(True), known.count(None)
+    said = [f"used the device during {yes:,}"] if yes else []
+    said += (
+        [f"may have during {unknown:,}" if yes else f"may have used the device during {unknown:,}"] if unknown else []
+    )
+    return f"other processes {' and '.join(said)} of {counted(len(known), 'finished run')}" if said else ""
+
+
 def ends_in_words(ends: Mapping[str, int]) -> str:
     """How runs ended, from the number of runs of each status."""
     others = [f"{count:,} {end.replace('_', ' ')}" for end, count in sorted(ends.items()) if end != "ok"]

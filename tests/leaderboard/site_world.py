@@ -58,6 +58,7 @@ def _run(name: str, params: int, data: int, seed: int, **more: Any) -> dict[str,
         "lr": 0.01,
         "seconds": 60.0 + params / 500,
         "device": "cpu",
+        "shared": (False, True, None)[seed],
         **more,
     }
 
@@ -112,6 +113,7 @@ def _entry(i: int, rng: np.random.Generator, name: str = "", family: str = "", w
         seconds=60.0 + params / 500,
         peak_memory=None if i % 5 == 4 else 400.0,
         device="cpu",
+        shared=(False, True, None)[i % 3],
         scores=scores,
         overall=overall,
         rank=None,

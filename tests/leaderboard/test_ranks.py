@@ -178,6 +178,24 @@ def test_costs_and_runs_of_an_entry() -> None:
     assert entry.symmetry == {"symmetry_rotation_forces": 0.25}
 
 
+@pytest.mark.parametrize(
+    ("of_runs", "shared"),
+    [((False, False), False), ((False, True), True), ((None, True), True), ((None, False), None), ((None, None), None)],
+)
+def test_a_device_was_shared_if_it_was_during_any_run(of_runs: tuple[Any, Any], shared: bool | None) -> None:
+    """Of the configuration shown: what others of the submission did does not count."""
+    errors: dict[scores.Cell, Mapping[str, scores.Error]] = {
+        ("l", 64, 0): {"test": 2.0},
+        ("l", 64, 1): {"test": 2.0},
+        ("s", 64, 0): {"test": 3.0},
+    }
+    found = scores.scored("a", errors)
+    by_run = dict(zip(dict.fromkeys(found.table["run"].to_pylist()), (*of_runs, True), strict=True))
+    rows = [row | {"shared": by_run[row["run"]]} for row in found.table.to_pylist()]
+    entry = board(replace(found, table=type(found.table).from_pylist(rows, found.table.schema))).entries[0]
+    assert entry.shared is shared
+
+
 def test_a_submission_of_failed_runs_alone_is_shown_with_nothing() -> None:
     found = entries(board(one("a", 1.0, 1.0), scores.scored("b", {("s", 64, 0): {}, ("m", 64, 0): {}})))
     lost = found["b"]

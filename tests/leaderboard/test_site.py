@@ -21,7 +21,9 @@ from scisci.contracts.errors import UserError
 from scisci.leaderboard.board import Board, Estimate
 from scisci.leaderboard.site import build
 from scisci.leaderboard.site.cells import Column, Table, count, text, words
+from scisci.leaderboard.site.columns import wall_time
 from scisci.leaderboard.site.lines import Line, shared_line
+from scisci.report.wording import duration
 
 from . import site_world as world
 
@@ -175,6 +177,20 @@ def test_the_table_can_be_downloaded_with_every_number(site: Path, boards: list[
                     assert ends == ([None] * 3 if estimate is None else list(dataclasses.astuple(estimate)))
                 found = entry.exponent("data", split)
                 assert row[f"exponent.data.{split}"] == (found.estimate.value if found and found.estimate else None)
+
+
+def test_times_on_shared_devices_are_shown_but_are_no_numbers(site: Path, boards: list[Board]) -> None:
+    rows = {
+        row["slug"]: row for row in csv.DictReader(io.StringIO((site / "boards/3bpa/table.csv").read_text("utf-8")))
+    }
+    cells = {entry.slug: (entry, wall_time(entry.seconds, entry.shared)) for entry in boards[0].entries}
+    assert {entry.shared for entry, _ in cells.values()} == {True, False, None}
+    for slug, (entry, cell) in cells.items():
+        assert cell.text == duration(entry.seconds)
+        assert rows[slug]["seconds"] == ("" if entry.shared else str(entry.seconds))
+        assert rows[slug]["shared"] == {True: "yes", False: "no", None: "not known"}[entry.shared]
+        assert (cell.note, cell.value) == (("shared device", None) if entry.shared else ("", entry.seconds))
+        assert ("not known" in cell.hint) is (entry.shared is None)
 
 
 def test_csv_and_json_hold_the_same(site: Path) -> None:

@@ -179,6 +179,7 @@ VALUES: dict[str, Callable[[Entry], Any]] = {
     "error.test": lambda e: e.scores["test"].error.value,
     "error.ood_1200K": lambda e: e.scores["ood_1200K"].error.value if "ood_1200K" in e.scores else None,
     "flops": lambda e: e.flops,
+    "seconds": lambda e: None if e.shared else e.seconds,
     "exponent.flops.test": lambda e: f.estimate.value if (f := e.exponent("flops", "test")) and f.estimate else None,
 }
 

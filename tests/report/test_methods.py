@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import scisci
 from scisci.contracts.metrics import METRICS
 from scisci.contracts.results import RESULTS_SCHEMA, write_results
 from scisci.report.methods import methods
+from scisci.report.provenance import provenance
 from scisci.report.study import Study, assemble, read_table
 
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:×10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
@@ -60,6 +62,17 @@ def test_laws_and_intervals_are_told_in_the_words_of_the_fits(study: Study, tabl
             assert f" {verdicts.count(verdict)} {verdict}" in sentence
 
 
+@pytest.mark.parametrize("shared", [True, False, None])
+def test_time_on_a_shared_device_is_no_measure_of_speed(study: Study, table: Path, tmp_path: Path, shared: Any) -> None:
+    runs = replace(study, frame=study.frame.assign(shared=pd.Series(shared, index=study.frame.index, dtype=object)))
+    count = (runs.runs.status == "ok").sum()
+    used = "used" if shared else "may have used"
+    said = f"no measure of speed: other processes {used} the device during {count} of {count} finished runs"
+    facts = dict(provenance(runs, table, None, tmp_path / "report.html").facts)
+    assert (said in methods(runs)) is (said in facts["time over all runs"]) is (shared is not False)
+    assert ("measure of speed" in methods(runs)) is (shared is not False)
+
+
 def test_without_fits_nothing_is_said_of_laws(unfitted: Study) -> None:
     text = methods(unfitted)
     assert "law" not in text
@@ -75,7 +88,7 @@ def tables(draw: st.DrawFn) -> tuple[str, list[dict[str, Any]]]:
     splits = ["test", *draw(st.sets(st.sampled_from(["ood_far", "ood_farther"])))]
     maybe = lambda values: st.none() | values
     rows: list[dict[str, Any]] = []
-    shared = {name: draw(st.booleans()) for name in ("lr", "flops", "peak_memory", "device", "se")}
+    shared = {name: draw(st.booleans()) for name in ("lr", "flops", "peak_memory", "device", "se", "shared")}
     for run in range(draw(st.integers(1, 6))):
         status = "ok" if run == 0 else draw(st.sampled_from(["ok", "ok", "diverged", "out_of_memory"]))
         row = dict.fromkeys(RESULTS_SCHEMA.names) | {
@@ -97,6 +110,7 @@ def tables(draw: st.DrawFn) -> tuple[str, list[dict[str, Any]]]:
             "seconds": draw(st.floats(0, 1e5)),
             "peak_memory": draw(st.floats(1, 1e5)) if shared["peak_memory"] else None,
             "device": "a cpu" if shared["device"] else None,
+            "shared": draw(maybe(st.booleans())) if shared["shared"] else False,
         }
         measured = [] if status != "ok" else splits if run == 0 else draw(st.sets(st.sampled_from(splits), min_size=1))
         for split in measured:

@@ -16,6 +16,7 @@ from scisci.report.wording import (
     log_ticks,
     merged,
     series_name,
+    sharing,
     short,
     significant,
     unbroken,
@@ -75,7 +76,7 @@ def test_even_a_narrow_range_has_ticks_to_read_by(low: float, ratio: float) -> N
 def test_linear_ticks_are_few_round_and_inside(low: float, width: float) -> None:
     ticks = linear_ticks(low, low + width)
     assert 3 <= len(ticks) <= 8
-    assert low <= ticks[0] < ticks[-1] <= low + width
+    assert low - 1e-9 * width <= ticks[0] < ticks[-1] <= low + width * (1 + 1e-9)
     steps = {round((b - a) / (ticks[1] - ticks[0]), 3) for a, b in pairwise(ticks)}
     assert steps == {1.0}
     assert f"{ticks[1] - ticks[0]:.3e}"[0] in "125"
@@ -112,3 +113,20 @@ def test_small_words() -> None:
     assert series_name("mpnn", "none") == series_name("mpnn", None) == "mpnn"
     assert series_name("mpnn", "augmentation") == "mpnn + augmentation"
     assert unbroken("a, 0.1 [0.0, 0.2], 3 ± 1") == "a, 0.1 [0.0,\u00a00.2], 3\u00a0±\u00a01"
+
+
+@pytest.mark.parametrize(
+    ("shared", "words"),
+    [
+        ([False, False], ""),
+        ([], ""),
+        ([True, False], "other processes used the device during 1 of 2 finished runs"),
+        ([None], "other processes may have used the device during 1 of 1 finished run"),
+        (
+            [True, None, None, False],
+            "other processes used the device during 1 and may have during 2 of 4 finished runs",
+        ),
+    ],
+)
+def test_other_processes_on_the_device_are_counted(shared: list[bool | None], words: str) -> None:
+    assert sharing(shared) == words

@@ -30,7 +30,7 @@ class Cell:
     """One cell: its `value` as downloads have it, and its text on the page.
 
     `ends` are those of an interval; `note` is said below the text, `hint` when the cell is pointed at; `tone` is
-    "good", "fair" or "poor"; `link` is a path inside the site.
+    "good", "fair", "poor" or "unusable"; `link` is a path inside the site.
     """
 
     text: str

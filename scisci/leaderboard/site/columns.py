@@ -184,7 +184,11 @@ def _cost() -> Iterator[EntryColumn]:
     group = "cost"
     yield Column("flops", "training FLOPs", "measured, one run", lambda e: count(e.flops, _power), group)
     yield Column(
-        "seconds", "wall time", "one run, training and evaluation", lambda e: count(e.seconds, duration), group
+        "seconds",
+        "wall time",
+        "one run, training and evaluation; greyed, and last, where other processes used the device",
+        lambda e: wall_time(e.seconds, e.shared),
+        group,
     )
     yield Column(
         "peak_memory",
@@ -195,6 +199,15 @@ def _cost() -> Iterator[EntryColumn]:
         shown=False,
     )
     yield Column("device", "device", "what it ran on", lambda e: text(e.device), group, numeric=False, shown=False)
+    yield Column(
+        "shared",
+        "device shared",
+        "whether other processes used the device while the runs trained: then wall time is no measure of speed",
+        lambda e: shared_cell(e.shared),
+        group,
+        numeric=False,
+        shown=False,
+    )
     yield Column(
         "device_hours",
         "device hours",
@@ -219,6 +232,19 @@ def _cost() -> Iterator[EntryColumn]:
         group,
         shown=False,
     )
+
+
+def wall_time(seconds: float, shared: bool | None) -> Cell:
+    """A run's time; on a shared device as text alone, which neither sorts nor is a number in downloads."""
+    if shared:
+        hint = "no measure of speed: other processes used the device"
+        return Cell(duration(seconds), note="shared device", tone="unusable", hint=hint)
+    return count(seconds, duration, hint="" if shared is False else "not known whether other processes used the device")
+
+
+def shared_cell(shared: bool | None) -> Cell:
+    """Whether a device was shared, in words."""
+    return text({True: "yes", False: "no", None: "not known"}[shared])
 
 
 def _symmetry(board: Board) -> Iterator[EntryColumn]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from scisci.leaderboard.board import Board, Entry, Exponent, RunPoint, Score
 from scisci.leaderboard.site.cells import Cell, Column, Table, count, measured, text
-from scisci.leaderboard.site.columns import against, exponent, forecast, model_cell
+from scisci.leaderboard.site.columns import against, exponent, forecast, model_cell, shared_cell, wall_time
 from scisci.leaderboard.site.names import AXES, split_label
 from scisci.leaderboard.submission import Run, Submission
-from scisci.report.wording import duration, short, significant
+from scisci.report.wording import short, significant
 
 TOP = 5
 
@@ -157,9 +157,10 @@ def runs(submission: Submission) -> Table[Run]:
         Column("flops", "training FLOPs", "", lambda r: count(r.flops, significant)),
         Column("seed", "seed", "", lambda r: count(r.seed, str)),
         Column("lr", "learning rate", "", lambda r: count(r.lr, significant)),
-        Column("seconds", "wall time", "", lambda r: count(r.seconds, duration)),
+        Column("seconds", "wall time", "", lambda r: wall_time(r.seconds, r.shared)),
         Column("peak_memory", "peak memory [MiB]", "", lambda r: count(r.peak_memory, "{:,.0f}".format)),
         Column("device", "device", "", lambda r: text(r.device), numeric=False),
+        Column("shared", "device shared", "", lambda r: shared_cell(r.shared), numeric=False),
         Column("reason", "reason", "", lambda r: text(r.reason or ""), numeric=False),
         Column("splits", "predicted samples", "", lambda r: text(_counts(r)), numeric=False),
         Column("reported", "reported by its authors", "", lambda r: text(_said(r)), numeric=False, shown=False),
