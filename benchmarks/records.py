@@ -122,18 +122,19 @@ def record(folder: Path, runs: int) -> None:
 
 
 def measure(reading: str, folder: str) -> None:
-    """Do one reading in this process; print its seconds and the peak of this process's memory in MiB as JSON."""
-    started = time.perf_counter()
+    """Do one reading in this process; print its seconds, those of work and the peak of memory in MiB as JSON."""
+    started, worked = time.perf_counter(), time.process_time()
     READINGS[reading](Path(folder))
-    print(json.dumps({"seconds": time.perf_counter() - started, "peak": resident("VmHWM")}))
+    seconds, work = time.perf_counter() - started, time.process_time() - worked
+    print(json.dumps({"seconds": seconds, "work": work, "peak": resident("VmHWM")}))
 
 
 def main() -> None:
-    """Print a row per reading: seconds and peak memory at each number of runs, and how seconds grow with it."""
+    """Print a row per reading: what it took at each number of runs, and how work grows with that."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000], help="multiples of 100")
     sizes = parser.parse_args().sizes
-    print(f"load of the machine at the start: {os.getloadavg()[0]:.1f}")
+    print(f"load of the machine at the start: {os.getloadavg()[0]:.1f}; in parentheses seconds of work on a CPU")
     found: dict[tuple[str, int], dict[str, float]] = {}
     for runs in sizes:
         with tempfile.TemporaryDirectory() as scratch:
@@ -142,12 +143,13 @@ def main() -> None:
                 command = [sys.executable, "-m", "benchmarks.records", reading, scratch]
                 text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 found[reading, runs] = json.loads(text)
-    columns = "".join(f"{runs:>12,d} runs" for runs in sizes)
-    print(f"{'':8}{columns}   seconds grow as runs to the power")
+    columns = "".join(f"{f'{runs:,d} runs':>28}" for runs in sizes)
+    print(f"{'':8}{columns}   work grows as runs to the power")
     for reading in READINGS:
-        seconds = [found[reading, runs]["seconds"] for runs in sizes]
-        cells = "".join(f"{found[reading, n]['seconds']:8.2f} s {found[reading, n]['peak']:4.0f} MiB" for n in sizes)
-        powers = (log(b / a) / log(m / n) for (a, b), (n, m) in zip(pairwise(seconds), pairwise(sizes), strict=True))
+        several = [found[reading, runs] for runs in sizes]
+        cells = "".join(f"{one['seconds']:9.2f} s ({one['work']:6.2f}) {one['peak']:4.0f} MiB" for one in several)
+        pairs = zip(pairwise(several), pairwise(sizes), strict=True)
+        powers = (log(b["work"] / a["work"]) / log(m / n) for (a, b), (n, m) in pairs)
         print(f"{reading:8}{cells}   {', '.join(f'{power:.2f}' for power in powers)}")
 
 

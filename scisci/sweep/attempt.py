@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import faulthandler
+import gc
 import json
 import sys
 import time
@@ -63,8 +64,21 @@ class Destination:
     def load(self) -> Execute:
         """Import the function that executes a run, with all it needs."""
         module, _, function = self.execute.partition(":")
-        loaded: Execute = getattr(import_module(module), function)
+        with _no_garbage():
+            loaded: Execute = getattr(import_module(module), function)
         return loaded
+
+
+@contextlib.contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Collect no garbage: imports leave hardly any, but looking for it takes a fifth of their time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def attempt(destination: Destination, job: Job, threads: int = 1, crash_report: bool = False) -> Outcome:

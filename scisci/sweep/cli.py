@@ -124,19 +124,24 @@ def main(argv: list[str]) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from scisci.sweep.drive import sweep
-    from scisci.sweep.extend import plan_for
     from scisci.sweep.progress import make_listener
+    from scisci.sweep.start import started
 
     options = engine_options(arguments, "inline" if arguments.shard else "ray")
     if (arguments.out is None) != arguments.study.is_dir():
         raise UserError("give the folder of a sweep alone, or a study file and --out DIR")
     out = arguments.out or arguments.study
-    plan = plan_for(arguments.study, arguments.out)
-    with resumable(out), make_listener() as listener:
+    where = {name: options[name] for name in ("engine", "address", "workers")}
+    with (
+        resumable(out),
+        started(arguments.study, arguments.out, **where) as (plan, cluster),
+        make_listener() as listener,
+    ):
         state = sweep(
             plan,
             out,
             listener,
+            cluster=cluster,
             order=arguments.order,
             budget=arguments.budget,
             shard=arguments.shard,

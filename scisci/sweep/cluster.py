@@ -75,6 +75,8 @@ def local(cpus: int, gpus: bool) -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="scisci-", dir=parent, ignore_cleanup_errors=True) as temporary:
         # Ray would run workers at low priority, which anything else on the machine slows down several times over
         os.environ.setdefault("RAY_worker_niceness", "0")
+        # workers ahead of time would have another environment than those that are hired, and so never be any use
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         with _connected(
             address="local",
             num_cpus=cpus,

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from scisci.contracts.run import RunResult
 from scisci.sweep.attempt import EXECUTE, Destination, Job, Outcome
+from scisci.sweep.cluster import Cluster
 from scisci.sweep.drivers import Driving, Start
 from scisci.sweep.engine import Engine, InlineEngine
 from scisci.sweep.forecast import Forecast
@@ -178,6 +179,7 @@ def sweep(
     engine: str = "ray",
     workers: int | None = None,
     address: str | None = None,
+    cluster: Cluster | None = None,
     order: Order = "longest",
     budget: float | None = None,
     retry: Collection[str] = (),
@@ -188,11 +190,12 @@ def sweep(
     """Do all runs of a plan that are not recorded in `folder`; returns where the sweep stands at the end.
 
     May be interrupted in any way and called again, also while another call on the same folder is at work.
-    With `address` the runs go to a running Ray cluster. None is begun that is predicted to end later than `budget`
-    seconds from now. One whose process is lost is done again up to `retries` times; those recorded with a status
-    in `retry`, or `Damaged`, are done again. `execute` is "module:function", as in `Destination`. Raises `UserError`
-    for a folder of another study or that cannot be written to, for a full disk, for runs that no machine has the
-    resources for, and for a cluster that is lost; what goes wrong in a run is recorded as its result.
+    With `address` the runs go to a running Ray cluster, with `cluster` to one that is open. None is begun that is
+    predicted to end later than `budget` seconds from now. One whose process is lost is done again up to `retries`
+    times; those recorded with a status in `retry`, or `Damaged`, are done again. `execute` is "module:function", as in
+    `Destination`. Raises `UserError` for a folder of another study or that cannot be written to, for a full disk, for
+    runs that no machine has the resources for, and for a cluster that is lost; what goes wrong in a run is recorded as
+    its result.
     """
     folder, deadline = Path(folder), time.monotonic() + (math.inf if budget is None else budget)
     plan.write(folder)
@@ -216,6 +219,7 @@ def sweep(
                 workers=workers,
                 most=len(queue),
                 address=address,
+                cluster=cluster,
                 retries=retries,
             )
         with chosen as running:

@@ -26,13 +26,20 @@ STILLBORN_LIMIT = 5
 LATE_SECONDS = 60.0
 
 
+def own_cluster(needs: Collection[Needs], workers: int | None) -> contextlib.AbstractContextManager[Cluster]:
+    """A cluster on this machine for so many workers for runs of these needs, or for as many as there is room for."""
+    cpus = workers * max(one.cpus for one in needs) if workers else cores()
+    return local(cpus, any(one.gpus for one in needs))
+
+
 class RayEngine:
     """Executes jobs in Ray actors, a process each, on a cluster of its own or on a running one.
 
     Actors stay as long as runs of the same needs are to be done: the imports are paid once per worker, not per run.
     When one dies, the run it was at is lost and another actor takes its place; a run lost more than `retries` times
     is recorded with the reason. Ray is not told of the jobs that wait: what is to be done next is known from the
-    records alone, so nothing is lost with it. `driver` is the record that this process keeps of itself.
+    records alone, so nothing is lost with it. `driver` is the record that this process keeps of itself, `cluster` one
+    that is there already, which is left as it is.
     """
 
     def __init__(
@@ -45,10 +52,12 @@ class RayEngine:
         workers: int | None = None,
         most: int,
         address: str | None = None,
+        cluster: Cluster | None = None,
         retries: int = 1,
     ) -> None:
         self._destination, self._needs, self._cells, self._driver = destination, needs, cells, driver
-        self._workers, self._most, self._address, self._retries = workers, most, address, retries
+        self._workers, self._most, self._retries = workers, most, retries
+        self._address, self._started = address, cluster
         self._idle: defaultdict[Needs, list[Any]] = defaultdict(list)
         self._busy: dict[Any, tuple[Any, Job, float]] = {}
         self._losses: Counter[str] = Counter()
@@ -67,11 +76,11 @@ class RayEngine:
         return self
 
     def _open(self) -> contextlib.AbstractContextManager[Cluster]:
+        if self._started:
+            return contextlib.nullcontext(self._started)
         if self._address and self._address != "local":
             return joined(self._address)
-        needs = {self._needs(cell) for cell in self._cells}
-        cpus = max(one.cpus for one in needs)
-        return local(self._limit * cpus if self._workers else cores(), any(one.gpus for one in needs))
+        return own_cluster({self._needs(cell) for cell in self._cells}, self._workers and self._limit)
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()

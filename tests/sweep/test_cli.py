@@ -137,7 +137,7 @@ def test_impossible_shards_are_refused(shard, capsys):
 def test_nothing_is_written_for_a_study_that_cannot_run(study_file, tmp_path):
     study_file.write_text(study_file.read_text().replace("3k", "4k"))
     with pytest.raises(UserError, match="unknown size of mpnn '4k'"):
-        main(["run", str(study_file), "--out", str(tmp_path / "out")])
+        main(["run", str(study_file), "--out", str(tmp_path / "out"), "--engine", "inline"])
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="no sweep in"):
         main(["status", str(tmp_path / "out")])
