@@ -4,7 +4,7 @@ Cost: 200 tiny runs by two workers, from the command to the table, against half 
 after the other in one warm process. Two cores without other work are needed for that. Chaos: 60 runs during which
 workers and drivers are killed at random; the table must equal that of an undisturbed sweep, row by row.
 
-Run: python -m benchmarks.sweep [--runs 200] [--steps 40] [--chaos-runs 60] [--kills 12] [--seed 0]
+Run: python -m benchmarks.sweep [--runs 200] [--steps 40 100 200] [--chaos-runs 60] [--kills 12] [--seed 0]
 """
 
 from __future__ import annotations
@@ -35,16 +35,19 @@ WORKERS = 2
 def main() -> None:
     """Print the ratio with its parts, then the outcome of the chaos."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("runs", 200), ("steps", 40), ("chaos-runs", 60), ("kills", 12), ("seed", 0)):
+    for name, default in (("runs", 200), ("chaos-runs", 60), ("kills", 12), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=[40], help="of each run; costs are told for each number"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     print(f"load of the machine at the start: {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as scratch:
-        if asked.runs:
-            cost(Path(scratch), asked.runs, asked.steps)
+        for steps in asked.steps if asked.runs else ():
+            cost(Path(scratch), asked.runs, steps)
         if asked.chaos_runs:
-            disturbed(Path(scratch), asked.chaos_runs, asked.steps, asked.kills, random.Random(asked.seed))
+            disturbed(Path(scratch), asked.chaos_runs, asked.steps[0], asked.kills, random.Random(asked.seed))
 
 
 def study_file(folder: Path, runs: int, steps: int) -> Path:
@@ -87,7 +90,7 @@ def cost(scratch: Path, runs: int, steps: int) -> None:
     study = study_file(scratch, runs, steps)
     plan = make_plan(load_study(study))
     bare = bare_seconds(plan)
-    folder = scratch / "cost"
+    folder = scratch / f"cost-{steps}"
     command = [sys.executable, "-m", "scisci.cli", "sweep", "run", str(study), "--out", str(folder)]
     began, started = time.time(), time.perf_counter()
     subprocess.run([*command, "--workers", str(WORKERS)], check=True, stdout=subprocess.DEVNULL)

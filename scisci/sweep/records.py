@@ -11,6 +11,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from scisci.sweep.plan import Cell, Plan
 
 SPEC_FILE, RESULT_FILE = "spec.json", "result.json"
+FLUSHES = 8
 R = TypeVar("R", RunSpec, RunResult)
 T = TypeVar("T")
 
@@ -183,8 +185,9 @@ class Records:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SPEC_FILE).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / RESULT_FILE).write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        for path in (*folder.iterdir(), folder):
-            _flush(path)
+        # together: what the disk does for one of them serves those that wait beside it
+        with ThreadPoolExecutor(FLUSHES) as pool:
+            list(pool.map(_flush, (*folder.rglob("*"), folder)))
         replaced = self.runs / f".{spec.run}.replaced"
         shutil.rmtree(replaced, ignore_errors=True)
         if final.exists():
