@@ -329,6 +329,19 @@ def test_a_cap_keeps_the_closest_and_a_wide_one_changes_nothing() -> None:
     assert (scalars(graph, 3) - scalars(graph, 0)).abs().max() > 1e-3
 
 
+def test_a_close_pair_in_a_cloud_does_not_rule_the_outputs() -> None:
+    """The basis peaks at distance zero, at 32 times its first function; what follows it is normalised."""
+    far = 0.5 * torch.randn(8, 3)
+    close = torch.cat([far[:1], far[:1] + 1e-3 * (far[1:2] - far[:1]), far[2:]])
+    model = made(Inputs((1, 6), vectors=1), radial_basis=32)
+    torch.manual_seed(1)
+    before = graph_of(far, vectors=1)
+    after = graph_of(close)._replace(node_vectors=before.node_vectors)
+    assert after.lengths.min() < 0.01
+    for one, other in zip(model(before), model(after), strict=True):
+        assert 1 / 3 < (other.square().mean() / one.square().mean()).sqrt() < 3
+
+
 def test_gradients_of_a_loss_on_forces_are_those_of_finite_differences() -> None:
     """Forces take one derivative and training another, through every kernel."""
     positions = scattered()
