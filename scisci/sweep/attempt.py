@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Literal, TextIO
@@ -20,8 +21,9 @@ from scisci.contracts.errors import UserError
 from scisci.contracts.run import RunResult, RunSpec, Status
 from scisci.sweep.plan import Cell
 from scisci.sweep.records import Damaged, Records
+from scisci.sweep.resources import Needs
 
-Execute = Callable[[RunSpec, Path], RunResult]
+Execute = Callable[..., RunResult]
 EXECUTE = "scisci.tasks.run:execute"
 OUTPUT_FILE, TRACEBACK_FILE, CRASH_FILE = "output.txt", "traceback.txt", "crash.txt"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -54,7 +56,8 @@ class Destination:
     """The sweep's folder, where records go, and what else an attempt needs to know apart from its job.
 
     `execute` is "module:function", imported where the run is executed; the function has the signature
-    `(spec, folder) -> RunResult`, writes its files into `folder` and raises if the run fails.
+    `(spec, folder) -> RunResult`, writes its files into `folder` and raises if the run fails; for a run that has
+    several GPUs it is called with their number, `gpus`.
     """
 
     folder: Path
@@ -81,13 +84,15 @@ def _no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def attempt(destination: Destination, job: Job, threads: int = 1, crash_report: bool = False) -> Outcome:
-    """Execute a run by `threads` threads and record it, unless another process holds it or has recorded it.
+def attempt(destination: Destination, job: Job, needs: Needs, crash_report: bool = False) -> Outcome:
+    """Execute a run with what it needs and record it, unless another process holds it or has recorded it.
 
     With `crash_report`, a fatal signal leaves Python's stack in the run's folder (for a process of its own).
     Raises only what stops the whole sweep: a full disk, an `execute` that cannot be imported.
     """
     execute = destination.load()
+    if needs.devices > 1:
+        execute = partial(execute, gpus=needs.devices)
     records = Records(destination.folder)
     with _full_disk_stops(destination), records.claim(job.spec.run) as held:
         if not held:
@@ -97,7 +102,7 @@ def attempt(destination: Destination, job: Job, threads: int = 1, crash_report: 
         if (recorded := _recorded(records, job)) is not None:
             folder.rmdir()
             return recorded
-        _use_threads(threads)
+        _use_threads(needs.cpus)
         with _crash_report(folder) if crash_report else contextlib.nullcontext():
             result = _execute(execute, job.spec, folder, destination.domain)
         records.commit(job.spec, result)

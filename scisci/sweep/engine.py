@@ -60,6 +60,10 @@ class InlineEngine:
         self.running.clear()
 
     def fits(self, cell: Cell) -> bool:
+        if (devices := self._needs(cell).devices) > 1:
+            from scisci.tasks.several import require_gpus
+
+            require_gpus(devices)
         return not self.running
 
     def share(self, cell: Cell) -> float:
@@ -69,6 +73,6 @@ class InlineEngine:
         self.running.append((job, time.monotonic()))
 
     def wait(self, timeout: float) -> list[Outcome]:
-        outcomes = [attempt(self._destination, job, self._needs(job.cell).cpus) for job, _ in self.running]
+        outcomes = [attempt(self._destination, job, self._needs(job.cell)) for job, _ in self.running]
         self.running.clear()
         return outcomes

@@ -146,7 +146,7 @@ class RayEngine:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         options = {"num_cpus": needs.cpus, "num_gpus": needs.gpus or None, "memory": needs.memory or None}
         actor = self._actor.options(**options, max_restarts=0, runtime_env={"env_vars": environment})
-        return actor.remote(self._destination, os.getcwd(), self._driver, needs.cpus)
+        return actor.remote(self._destination, os.getcwd(), self._driver, needs)
 
     def wait(self, timeout: float) -> list[Outcome]:
         ready, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=timeout)
@@ -213,8 +213,8 @@ class RayEngine:
 class _Worker:
     """The actor: attempts one job after the other."""
 
-    def __init__(self, destination: Destination, directory: str, driver: Path, threads: int) -> None:
-        self._destination, self._directory, self._driver, self._threads = destination, directory, driver, threads
+    def __init__(self, destination: Destination, directory: str, driver: Path, needs: Needs) -> None:
+        self._destination, self._directory, self._driver, self._needs = destination, directory, driver, needs
         self._ready = False
 
     def attempt(self, job: Job) -> Outcome:
@@ -222,7 +222,7 @@ class _Worker:
             # not in the constructor, where an error would look like the death of a worker
             self._see_the_folder()
             self._ready = True
-        return attempt(self._destination, job, self._threads, crash_report=True)
+        return attempt(self._destination, job, self._needs, crash_report=True)
 
     def _see_the_folder(self) -> None:
         """Check that this machine shares the driver's folder and its locks."""

@@ -81,6 +81,11 @@ class Needs:
             settled |= one.model_dump(exclude_none=True)
         return cls(**settled)
 
+    @property
+    def devices(self) -> int:
+        """How many devices a run trains on: more than one where it has several GPUs."""
+        return max(1, int(self.gpus or 0))
+
     def times_in(self, node: Mapping[str, float]) -> int:
         """How many such runs a node with Ray's resources `CPU`, `GPU` and `memory` holds at a time."""
         counts = [int(node.get("CPU", 0) / self.cpus)]

@@ -202,6 +202,12 @@ class Study(_Section):
                 "the study has learning_rates, which 'val' is to choose among; set evaluation.splits: [val]"
             )
         for label, entry in self.architectures.items():
+            for size in entry.sizes:
+                if self.optimization.batch_size % (devices := self.needs(label, size).devices):
+                    raise ValueError(
+                        f"runs of {label} {size} have {devices} GPUs, over which batches of"
+                        f" {self.optimization.batch_size} samples cannot be shared out; give a multiple as batch_size"
+                    )
             if self.learning_rates and entry.learning_rate is not None:
                 raise ValueError(f"the study has learning_rates and {label!r} a learning_rate; remove one of the two")
             rates = entry.learning_rate if isinstance(entry.learning_rate, dict) else {}

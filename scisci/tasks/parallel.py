@@ -6,8 +6,10 @@ from typing import Any
 
 from scisci.contracts.errors import UserError
 
+# Some architectures have parameters without gradient, of vectors in the last layer that nobody reads.
+PARALLEL = "ddp_find_unused_parameters_true"
 STRATEGIES = (
-    *("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "fsdp"),
+    *("auto", "ddp", PARALLEL, "ddp_find_unused_parameters_false", "fsdp"),
     *("SingleDeviceStrategy", "DDPStrategy", "FSDPStrategy"),
 )
 
@@ -27,8 +29,7 @@ def check_parallel(config: Any) -> None:
         raise UserError("sharded checkpoints are not supported; leave state_dict_type out")
     one = trainer.devices in (1, "1") or (isinstance(trainer.devices, list) and len(trainer.devices) == 1)
     if strategy == "ddp" or (strategy == "auto" and not (one and trainer.num_nodes == 1)):
-        # Some architectures have parameters without gradient, of vectors in the last layer that nobody reads.
-        trainer.strategy = "ddp_find_unused_parameters_true"
+        trainer.strategy = PARALLEL
 
 
 def check_batches(config: Any) -> None:

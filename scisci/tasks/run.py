@@ -9,13 +9,14 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.utilities import rank_zero_only
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import write_text
@@ -38,6 +39,7 @@ from scisci.tasks.curve import Curve
 from scisci.tasks.divergence import Divergence
 from scisci.tasks.domains import task_for
 from scisci.tasks.loggers import tracking
+from scisci.tasks.parallel import PARALLEL
 from scisci.tasks.predictions import recording
 from scisci.tasks.version import code_version
 
@@ -93,25 +95,33 @@ def task_of(spec: RunSpec, domain: str) -> Task:
     return made
 
 
-def data_of(spec: RunSpec) -> StoreDataModule:
-    """The data that a run is trained and measured on."""
+def data_of(spec: RunSpec, devices: int = 1) -> StoreDataModule:
+    """The data that a run is trained and measured on, where the run's batches are shared out over so many devices."""
     return StoreDataModule(
         dataset=spec.dataset,
         train_samples=spec.data,
-        batch_size=spec.optimization.batch_size,
+        batch_size=spec.optimization.batch_size // devices,
         val_samples=spec.evaluation.max_validation_samples,
         test_splits=list(spec.evaluation.splits),
         test_samples=spec.evaluation.max_samples,
     )
 
 
-def write_config(spec: RunSpec, task: Task, data: StoreDataModule, folder: Path) -> None:
-    """Write `config.yaml`: the same run as a config of `scisci fit`."""
+def _begin(spec: RunSpec, devices: int = 1) -> StoreDataModule:
+    L.seed_everything(spec.seed, verbose=False)
+    data = data_of(spec, devices)
+    if (data.store.fingerprint, code_version()) != (spec.fingerprint, spec.code_version):
+        raise UserError("the data or the code changed since this run was planned; plan the study again")
+    return data
+
+
+def write_config(spec: RunSpec, task: Task, data: StoreDataModule, options: dict[str, Any], folder: Path) -> None:
+    """Write `config.yaml`: the same run as a config of `scisci fit`, with these options of the trainer."""
     config = {
         "seed_everything": spec.seed,
         "model": task.options_given,
         "data": dict(data.options),
-        "trainer": trainer_options(spec),
+        "trainer": options,
         "divergence_bound": spec.optimization.divergence_bound,
     }
     write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
@@ -122,44 +132,63 @@ def validation_interval(steps: int, validations: int) -> int:
     return max(1, math.ceil(steps / validations))
 
 
-def trainer_options(spec: RunSpec) -> dict[str, Any]:
-    """How Lightning trains a run."""
+def trainer_options(spec: RunSpec, device: str | None = None, devices: int = 1) -> dict[str, Any]:
+    """How Lightning trains a run, on devices of a kind; by default the fastest that this machine has."""
     steps = spec.optimization.steps
-    return TRAINER_DEFAULTS | {
-        "accelerator": accelerator(),
+    options = TRAINER_DEFAULTS | {
+        "accelerator": device or accelerator(),
         "max_steps": steps,
         "val_check_interval": validation_interval(steps, spec.optimization.validations),
         "gradient_clip_val": spec.optimization.gradient_clip,
         "precision": spec.optimization.precision,
     }
+    return options | ({"devices": devices, "strategy": PARALLEL} if devices > 1 else {})
 
 
-def execute(spec: RunSpec, folder: Path) -> RunResult:
+def execute(spec: RunSpec, folder: Path, gpus: int = 1) -> RunResult:
     """Train and evaluate what `spec` asks for; leave the model, its config and its training curve in `folder`.
 
-    A loss that is not finite, or stays far above a constant prediction's, ends the run with status `diverged`; any
-    other failure is raised.
+    With several `gpus`, one process for each trains on its part of every batch. A loss that is not finite, or stays far
+    above a constant prediction's, ends the run with status `diverged`; any other failure is raised.
     """
     quiet()
     start = time.perf_counter()
-    L.seed_everything(spec.seed, verbose=False)
-    data, curve = data_of(spec), Curve()
-    if (data.store.fingerprint, code_version()) != (spec.fingerprint, spec.code_version):
-        raise UserError("the data or the code changed since this run was planned; plan the study again")
     if spec.architecture in baselines.names():
-        return execute_baseline(spec, folder, data)
-    task = task_of(spec, data.store.domain)
-    task.prepare(data)
-    with tempfile.TemporaryDirectory() as scratch, tracking(spec.loggers, folder, spec.study, spec.run) as loggers:
-        best = best_checkpoint(Path(scratch))
-        callbacks = [curve, Divergence(curve, spec.optimization.divergence_bound), best]
-        trainer = L.Trainer(**trainer_options(spec), callbacks=callbacks, logger=loggers, inference_mode=False)
-        reset_peak_memory(trainer.strategy.root_device)
-        trainer.fit(task, data)
-        result = conclude(task, data, trainer, best, curve, folder, spec.run, spec.evaluation.predictions)
-    write_config(spec, task, data, folder)
+        return execute_baseline(spec, folder, _begin(spec))
+    with tempfile.TemporaryDirectory() as scratch:
+        if gpus > 1:
+            from scisci.tasks.several import train_in_processes
+
+            result = train_in_processes(spec, folder, Path(scratch), "cuda", gpus)
+        else:
+            result = cast(RunResult, train(spec, folder, Path(scratch), accelerator()))
     chosen = spec.optimization.learning_rate_choice
     return result.model_copy(update={"seconds": time.perf_counter() - start, "learning_rate_choice": chosen})
+
+
+def train(spec: RunSpec, folder: Path, scratch: Path, device: str, devices: int = 1) -> RunResult | None:
+    """Train on devices of a kind, of which this process has one, and measure; only the first process has the result."""
+    data, curve, best = _begin(spec, devices), Curve(), best_checkpoint(scratch)
+    task = task_of(spec, data.store.domain)
+    task.prepare(data)
+    options = trainer_options(spec, device, devices)
+    # Not the cluster's, which may know of other processes.
+    here: dict[str, Any] = {"plugins": [LightningEnvironment()]} if devices > 1 else {}
+    first = devices == 1 or rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    with tracking(spec.loggers if first else (), folder, spec.study, spec.run) as loggers:
+        callbacks = [curve, Divergence(curve, spec.optimization.divergence_bound), best]
+        trainer = L.Trainer(**options, **here, callbacks=callbacks, logger=loggers, inference_mode=False)
+        reset_peak_memory(trainer.strategy.root_device)
+        trainer.fit(task, data)
+        last = scratch / "last.ckpt"
+        if devices > 1:
+            trainer.save_checkpoint(last)
+        found = alone(task, trainer, curve, last)
+        if found is None:
+            return None
+        result = conclude(found[0], data, found[1], best, curve, folder, spec.run, spec.evaluation.predictions)
+    write_config(spec, task, data, options, folder)
+    return result
 
 
 def best_checkpoint(folder: Path | None = None) -> ModelCheckpoint:

@@ -16,6 +16,7 @@ from scisci.sweep.attempt import Destination
 from scisci.sweep.drivers import Driving, Start
 from scisci.sweep.ray_engine import _Worker
 from scisci.sweep.records import Records
+from scisci.sweep.resources import Needs
 
 from .grid import EXECUTE, alive, carry_out, faulty, plan, results, running, timeless, wait_for
 
@@ -132,7 +133,7 @@ def test_an_address_without_a_cluster_is_one_sentence(tmp_path, address, sentenc
 
 def test_a_machine_that_shares_no_folder_or_no_locks_is_named(tmp_path):
     machine = re.escape(socket.gethostname())
-    worker = lambda directory, driver: _Worker(Destination(tmp_path, "atoms", EXECUTE), str(directory), driver, 1)
+    worker = lambda directory, driver: _Worker(Destination(tmp_path, "atoms", EXECUTE), str(directory), driver, Needs())
     job = None  # it does not come so far
     with pytest.raises(UserError, match=f"{machine} has no folder .*absent; start from one that all machines share"):
         worker(tmp_path / "absent", tmp_path / "driver").attempt(job)

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scisci.contracts.errors import UserError
+from scisci.sweep.attempt import Destination, Job, attempt
 from scisci.sweep.plan import Cell, Plan
 from scisci.sweep.resources import Needs, seconds
 from scisci.sweep.study import load_study
 
 from .grid import EXECUTE, carry_out, plan, study
+from .regression import execute as train
 
 LINEAR = {"sizes": ["2", "4"], "learning_rate": 0.1}
 UNITS = st.sampled_from([("s", "seconds"), ("m", "minutes"), ("min", "minutes"), ("h", "hours"), ("d", "days")])
@@ -47,6 +49,11 @@ def test_an_entry_and_a_size_go_before_the_study(tmp_path):
         ({}, {"8": {"cpus": 1}}, r"unknown size in resources '8'"),
         ({"cpus": 0}, {}, r"resources.cpus: .*greater than 0"),
         ({"gpus": 1.5}, {}, r"resources.gpus: 1.5 GPUs are neither a share of one nor whole ones"),
+        (
+            {"gpus": 3},
+            {},
+            r"runs of linear 2 have 3 GPUs, over which batches of 16 samples cannot be shared out; give a m",
+        ),
         ({"gpus": -1}, {}, r"resources.gpus: .*greater than or equal to 0"),
         ({"memory": "2 bananas"}, {}, r"resources.memory: '2 bananas' is not a number with a unit, such as 500MB"),
         ({"memory": "0GB"}, {}, r"resources.memory: .*greater than 0"),
@@ -92,6 +99,25 @@ def test_time_spans_are_sums(parts):
 def test_other_words_are_no_time_span(text):
     with pytest.raises(ValueError, match="is not a number with a unit, such as 45s, 90m, 2h, 1d or 1h30m"):
         seconds(text)
+
+
+def execute(spec, folder, gpus=1):
+    (folder / "gpus.txt").write_text(str(gpus))
+    return train(spec, folder)
+
+
+def test_a_run_is_told_of_several_gpus(tmp_path):
+    grid = asking({"gpus": 1}, {"4": {"gpus": 2}})
+    for number, cell in enumerate(grid.cells):
+        job = Job(cell, grid.spec(cell, 0))
+        attempt(Destination(tmp_path, "atoms", f"{__name__}:execute"), job, grid.needs(cell))
+        assert (tmp_path / "runs" / job.spec.run / "gpus.txt").read_text() == str(number + 1)
+
+
+def test_gpus_that_are_not_there_end_the_sweep_before_a_run(tmp_path):
+    with pytest.raises(UserError, match=r"a run is to have 16 GPUs, of which \d are here; lower gpus"):
+        carry_out(asking({"gpus": 16}, {}), tmp_path)
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_a_run_has_as_many_threads_as_cores(tmp_path, monkeypatch):
