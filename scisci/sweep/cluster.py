@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
 import socket
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from queue import Empty, Queue
+from typing import Any, TypeVar
 
 from scisci.contracts.errors import UserError
 from scisci.sweep.resources import Needs, describe
@@ -19,13 +23,18 @@ PACKAGE = Path(__file__).resolve().parents[1]
 OBJECT_STORE_BYTES = 80 * 2**20  # near Ray's least: jobs and outcomes are a few kB
 PATIENCE_SECONDS = 30.0
 COUNT_AGAIN_SECONDS = 30.0
+ENDED, SILENT = (
+    f"the Ray cluster {lost}; what is recorded stays, and the same command goes on"
+    for lost in ("has ended", "does not answer")
+)
+T = TypeVar("T")
 
 
 class Cluster:
     """What the machines of a Ray cluster hold, and whether this process still reaches it."""
 
     def __init__(self, ray: Any, grows: bool) -> None:
-        self.ray, self._grows = ray, grows
+        self.ray, self._grows, self.answers = ray, grows, True
         context = ray.get_runtime_context()
         self._nodes = ray.nodes()
         own = next(node for node in self._nodes if node["NodeID"] == context.get_node_id())
@@ -37,13 +46,29 @@ class Cluster:
     def check(self) -> None:
         """Raise a `UserError` if the head or this machine's own node is gone: Ray would wait for them without end."""
         for host, port in self._vital:
-            _reach(host, port, "the Ray cluster has ended; what is recorded stays, and the same command goes on")
+            try:
+                _reach(host, port)
+            except OSError as error:
+                self.answers &= not isinstance(error, TimeoutError)
+                raise UserError(ENDED if self.answers else SILENT) from error
 
     def count(self, anew: bool = False) -> None:
         """See which nodes have left a running cluster and come to it; now and then, or at once with `anew`."""
         if self._grows and (anew or time.monotonic() - self._counted > COUNT_AGAIN_SECONDS):
-            self._nodes, self._counted = self.ray.nodes(), time.monotonic()
+            self._nodes, self._counted = self._ask(self.ray.nodes), time.monotonic()
             self._capacities.clear()
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        """What `call` returns; a head that dies meanwhile, or hangs, is a `UserError`: Ray would wait for it."""
+        answers: Queue[T] = Queue()
+        threading.Thread(target=lambda: answers.put(call()), daemon=True).start()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(Empty):
+                return answers.get(timeout=1.0)
+            self.check()
+        self.answers = False
+        raise UserError(SILENT)
 
     def capacity(self, needs: Needs) -> int:
         """How many runs of these needs the cluster holds at a time."""
@@ -57,12 +82,9 @@ class Cluster:
         return " / ".join(kinds)
 
 
-def _reach(host: str, port: int, otherwise: str) -> None:
-    """See that something listens at an address; where nothing does, raise a `UserError` that says `otherwise`."""
-    try:
-        socket.create_connection((host.strip("[]"), port), PATIENCE_SECONDS).close()
-    except OSError as error:
-        raise UserError(otherwise) from error
+def _reach(host: str, port: int) -> None:
+    """See that something listens at an address."""
+    socket.create_connection((host.strip("[]"), port), PATIENCE_SECONDS).close()
 
 
 @contextlib.contextmanager
@@ -95,7 +117,10 @@ def joined(address: str) -> Iterator[Cluster]:
         raise UserError(f"cannot join a cluster by {address}; run the command on a node of it, with '--address auto'")
     host, _, port = address.rpartition(":")
     if host and port.isdecimal():
-        _reach(host, int(port), f"no Ray cluster answers at {address}")
+        try:
+            _reach(host, int(port))
+        except OSError as error:
+            raise UserError(f"no Ray cluster answers at {address}") from error
     with _connected(address=address) as cluster:
         yield cluster
 
@@ -114,7 +139,21 @@ def _connected(**options: Any) -> Iterator[Cluster]:
         except Exception as error:  # Ray raises it bare, too
             aim = "start Ray" if options["address"] == "local" else f"join the Ray cluster at {options['address']}"
             raise UserError(f"cannot {aim}: {' '.join(str(error).split())}") from error
+    cluster = None
     try:
-        yield Cluster(ray, grows=options["address"] != "local")
+        cluster = Cluster(ray, grows=options["address"] != "local")
+        yield cluster
     finally:
-        ray.shutdown()
+        if cluster is None or cluster.answers:
+            ray.shutdown()
+        else:
+            # to disconnect would be to wait for the head, and without that Ray's threads crash a process at its end
+            atexit.unregister(ray.shutdown)
+            atexit.register(_leave)
+
+
+def _leave() -> None:
+    """End this process at once, by the exit code of a `UserError`."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(2)

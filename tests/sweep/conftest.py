@@ -44,9 +44,9 @@ def start_driver(tmp_path: Path, workers_find_tests: None) -> Any:
     """Start drivers of a folder's plan, each in its own process group; the end of the test kills them."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(folder: Path, engine: str, **options: Any) -> subprocess.Popen[bytes]:
+    def start(folder: Path, engine: str, prelude: str = "", **options: Any) -> subprocess.Popen[bytes]:
         with open(tmp_path / f"driver-{len(started)}.log", "wb") as log:
-            command = [sys.executable, "-W", "error", "-c", DRIVER, str(folder), engine, json.dumps(options)]
+            command = [sys.executable, "-W", "error", "-c", prelude + DRIVER, str(folder), engine, json.dumps(options)]
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=os.environ)
         started.append(process)
         return process

@@ -13,13 +13,14 @@ import pytest
 
 from scisci.contracts.errors import UserError
 from scisci.sweep.attempt import Destination
-from scisci.sweep.drivers import Driving, Start
+from scisci.sweep.drivers import Drivers, Driving, Start
 from scisci.sweep.ray_engine import _Worker
 from scisci.sweep.records import Records
 from scisci.sweep.resources import Needs
 
 from .grid import EXECUTE, alive, carry_out, faulty, plan, results, running, timeless, wait_for
 
+HASTE = "import scisci.sweep.cluster as c; c.PATIENCE_SECONDS = c.COUNT_AGAIN_SECONDS = 2.0"
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
@@ -67,6 +68,21 @@ def test_the_loss_of_a_node_costs_only_the_run_it_was_at(tmp_path, journal, star
     asking = plan(architectures={"greedy": faulty()}, resources={"cpus": 2})
     with pytest.raises(UserError, match=r"a run of greedy 2 needs 2 CPUs, which no machine has \(1 CPU, "):
         carry_out(asking, tmp_path / "greedy", engine="ray", address=cluster.address)
+
+    # a head that hangs while it is asked what nodes there are
+    brake.touch()
+    folder = tmp_path / "hung"
+    grid.write(folder)
+    driver = start_driver(folder, "ray", prelude=HASTE, address=cluster.address, workers=None)
+    wait_for(lambda: any(Records(folder).recorded()))
+    (head,) = cluster.head_node.all_processes["gcs_server"]
+    head.process.send_signal(signal.SIGSTOP)
+    assert driver.wait(30) == 2
+    sentence = "the Ray cluster does not answer; what is recorded stays, and the same command goes on"
+    assert (tmp_path / "driver-1.log").read_text().splitlines()[-1] == sentence
+    (told,) = Drivers(folder).look()
+    assert told.end.reason == sentence
+    head.process.kill()
 
 
 @pytest.mark.slow
