@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 from scisci.contracts.errors import UserError
 from scisci.sweep.cluster import Cluster
@@ -49,6 +51,14 @@ def started(
 
 
 def _short_lived() -> None:
-    """Leave an interruption to the process that waits, and garbage to the end."""
+    """End with the process that waits, leave interruptions to it, and garbage to the end."""
+    Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

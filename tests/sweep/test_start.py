@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 import yaml
@@ -15,7 +17,7 @@ from scisci.sweep.resources import Needs
 from scisci.sweep.start import started
 from scisci.sweep.study import load_study
 
-from .grid import EXECUTE, Log, plan
+from .grid import EXECUTE, Log, plan, wait_for
 
 HERE = {"engine": "ray", "address": None, "workers": 2}
 
@@ -62,3 +64,23 @@ def test_what_is_wrong_with_a_study_ends_the_cluster_too(tmp_path, capfd):
     assert not folder.exists()
     assert not ray.is_initialized()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workers_find_tests")
+def test_nothing_outlives_a_command_that_is_killed_as_it_starts(tmp_path):
+    command = ["-m", "scisci.cli", "sweep", "run", str(study_file(tmp_path, "3k")), "--out", str(tmp_path / "out")]
+    driver = psutil.Popen([sys.executable, *command])
+
+    def plans(process):
+        return "spawn_main" in " ".join(process.cmdline()) and any("torch" in m.path for m in process.memory_maps())
+
+    def gone(process):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+    wait_for(lambda: any(map(plans, driver.children())))
+    started_by_it = driver.children(recursive=True)
+    driver.kill()
+    driver.wait()
+    wait_for(lambda: all(map(gone, started_by_it)), 60)
+    assert not (tmp_path / "out").exists()
