@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 
 import pytest
 
 from scisci.contracts.results import read_results
 from scisci.sweep.collect import collect
 from scisci.sweep.records import Records
+from scisci.sweep.standing import standing
 
 from .grid import alive, carry_out, faulty, plan, results, running, timeless, wait_for
 
@@ -99,6 +101,8 @@ def test_killed_drivers_and_workers_lose_nothing_and_run_nothing_twice(tmp_path,
     carry_out(grid, folder)
     assert {run: journal("start")[run] for run in starts} == starts, "what is recorded was done again"
     assert journal("start").total() <= len(grid) + 5, "what the five dead workers were at was started twice"
+    ends = {driver.start.pid: driver.end and driver.end.kind for driver in standing(folder).drivers}
+    assert ends == {interrupted.pid: "interrupted", killed.pid: None, os.getpid(): "done"}
     carry_out(grid, tmp_path / "undisturbed")
     assert {run: timeless(result) for run, result in results(grid, folder).items()} == {
         run: timeless(result) for run, result in results(grid, tmp_path / "undisturbed").items()
@@ -110,3 +114,30 @@ def test_killed_drivers_and_workers_lose_nothing_and_run_nothing_twice(tmp_path,
     assert (tmp_path / "driver-1.log").read_text().count("\n") == (tmp_path / "driver-1.log").read_text().count(
         "] slow"
     )
+
+
+def test_drivers_of_both_engines_share_a_sweep(tmp_path, journal, start_driver):
+    """An inline driver and one of Ray begin together, and another inline one when workers of Ray are at it."""
+    brake = tmp_path / "brake"
+    brake.touch()
+    grid = plan(architectures={"slow": faulty(brake=str(brake))}, data=[16], seeds=list(range(150)))
+    folder = tmp_path / "sweep"
+    grid.write(folder)
+    first, ray = start_driver(folder, "inline"), start_driver(folder, "ray")
+    others = lambda: {one.pid for one in Records(folder).held().values()} - {first.pid}
+    wait_for(others)
+    late = start_driver(folder, "inline")
+    wait_for(lambda: late.pid in others())
+    now = standing(folder)
+    assert Counter((driver.start.engine, driver.at_work) for driver in now.drivers) == {
+        ("inline", True): 2,
+        ("ray", True): 1,
+    }
+    first.kill()
+    brake.unlink()
+    assert [ray.wait(60), late.wait(60)] == [0, 0]
+    assert {result.status for result in results(grid, folder).values()} == {"ok"}
+    assert journal("start").total() <= len(grid) + 1, "more was done twice than the killed driver was at"
+    assert journal("start").keys() == {spec.run for _, spec in grid.specs()}
+    ends = {driver.start.pid: driver.end and driver.end.kind for driver in standing(folder).drivers}
+    assert ends == {first.pid: None, ray.pid: "done", late.pid: "done"}
