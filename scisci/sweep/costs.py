@@ -65,24 +65,27 @@ def costs(plan: Plan, folder: Path | None = None, flops_per_second: float | None
     if flops_per_second:
         seconds = {cell: plan.work(cell).flops / flops_per_second for cell in plan.cells}
         return Costs(plan, flops, seconds, f"training FLOPs at {flops_per_second:.3g} a second, and nothing else")
-    forecast = None if folder is None else finished(plan, Records(folder))
-    if forecast is not None and forecast.knows:
+    forecast = Forecast({}) if folder is None else finished(plan, folder)
+    if forecast.knows:
         runs, unseen = sum(forecast.measured.values()), len(plan.cells) - len(forecast.measured)
         scaled = f"; {unseen} of {len(plan.cells)} rows, of which none is, from others by FLOPs" if unseen else ""
         origin = f"means over {runs} finished runs in {folder}{scaled}"
         return Costs(plan, flops, {cell: forecast.cost(cell) for cell in plan.cells}, origin)
     origin = "a few steps and one evaluation batch of every network, timed just now on this machine"
-    return Costs(plan, flops, _timed(plan), origin)
+    none = "" if folder is None else f", for {folder} has no finished run of this study"
+    return Costs(plan, flops, _timed(plan), origin + none)
 
 
-def finished(plan: Plan, records: Records) -> Forecast:
-    """A forecast from the first finished runs of every cell."""
+def finished(plan: Plan, folder: Path) -> Forecast:
+    """A forecast from the first finished runs of every cell in a sweep's folder, of whatever version of the code."""
+    records, there = Records(folder), Plan.read(folder)
     forecast, recorded = Forecast(plan.works()), set(records.recorded())
+    versions = (there.code_version, *there.earlier)
     for cell in plan.cells if recorded else ():
         for number in range(plan.count(cell)):
             if forecast.measured.get(cell, 0) == LOOKED_AT:
                 break
-            run = records.named(plan.spec(cell, number), plan.earlier).run
+            run = records.named(plan.spec(cell, number), versions).run
             result = records.look(run) if run in recorded else None
             if result is not None and result.status == "ok":
                 forecast.observe(cell, result.seconds)

@@ -77,7 +77,7 @@ def test_planned_flops_are_those_that_runs_record(study_file, tmp_path, capsys):
     assert rows == [["entry", "size", "steps", "ok"], *(["mpnn", "3k", str(cell.steps), "1"] for cell in grid.cells)]
     main(["plan", str(study_file), "--out", str(out)])
     assert f"time is predicted from means over 2 finished runs in {out}\n" in capsys.readouterr().out
-    found = costs(grid, out)
+    found = costs(grid.model_copy(update={"code_version": "a later one"}), out)
     assert found.work == pytest.approx(table.seconds.sum())
     main(["plan", str(study_file), "--flops-per-second", "1e6", "--workers", "1"])
     assert f"; {round(table.flops.sum() / 1e6 / 60)} min of work" in capsys.readouterr().out
@@ -110,4 +110,4 @@ def test_cells_without_finished_runs_are_predicted_from_others(tmp_path):
     assert "; 1 of 3 rows, of which none is, from others by FLOPs" in found.origin
     assert found.seconds[Cell("linear", "8")] > 0
     assert found.work == pytest.approx(sum(found.seconds.values()) * 2)
-    assert costs(wider, tmp_path / "none", 1e3).work == sum(found.flops.values()) / 1e3
+    assert costs(wider, flops_per_second=1e3).work == sum(found.flops.values()) / 1e3
