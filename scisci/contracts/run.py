@@ -90,15 +90,16 @@ class RunSpec(_Record):
     evaluation: EvaluationSpec
     code_version: str
     loggers: tuple[str | dict[str, Any], ...] = ()
+    energy: bool = Field(default=False, description="measure the electricity that training takes")
 
     @property
     def run(self) -> str:
         """The run's name: the first 16 hexadecimal digits of the sha256 of its canonical JSON (keys sorted).
 
-        Loggers, and whether predictions are kept, decide nothing and are left out of it; so are the defaults of
-        `LATER`, without which runs were named before there was a choice.
+        Loggers, and whether predictions are kept or energy is measured, decide nothing and are left out of it; so are
+        the defaults of `LATER`, without which runs were named before there was a choice.
         """
-        asked = self.model_dump(mode="json", exclude={"evaluation": {"predictions"}, "loggers": True})
+        asked = self.model_dump(mode="json", exclude={"evaluation": {"predictions"}, "loggers": True, "energy": True})
         for name in LATER:
             if asked["optimization"][name] == OptimizationSpec.model_fields[name].default:
                 del asked["optimization"][name]
@@ -159,6 +160,8 @@ class RunResult(_Record):
     shared: bool | None = Field(
         default=None, description="whether other processes used the device during training; None: not known"
     )
+    energy_kwh: float | None = Field(default=None, description="electricity of training, where it was asked for")
+    energy_method: str | None = Field(default=None, description="by what, and which of its parts are estimates")
     splits: dict[str, SplitResult] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 

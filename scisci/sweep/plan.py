@@ -162,6 +162,7 @@ class Plan(BaseModel):
             evaluation=study.evaluation,
             code_version=self.code_version,
             loggers=study.loggers,
+            energy=study.energy,
             **one,
         )
 
@@ -223,6 +224,7 @@ def make_plan(study: Study, known: Plan | None = None) -> Plan:
     """
     from scisci.data.module import StoreDataModule
     from scisci.tasks.domains import task_for
+    from scisci.tasks.energy import check_energy
     from scisci.tasks.loggers import parse as parse_loggers
     from scisci.tasks.version import code_version
 
@@ -243,6 +245,8 @@ def make_plan(study: Study, known: Plan | None = None) -> Plan:
     if strange := sorted(set(study.task) - allowed):
         raise unknown_name(f"option in task of data of the domain {store.domain!r}", strange[0], allowed)
     parse_loggers(study.loggers)
+    if study.energy:
+        check_energy()
     inputs = task.inputs(store)
     for label in study.architectures:
         _build(study, label, inputs, task)

@@ -138,6 +138,7 @@ class Study(_Section):
     evaluation: EvaluationSpec
     resources: Resources = Field(default=Resources(), description="what each run occupies while it is trained")
     loggers: tuple[str | dict[str, Any], ...] = Field(default=(), description="of Lightning, to follow training by")
+    energy: bool = Field(default=False, description="measure the electricity that training takes")
 
     def architecture(self, label: str) -> str:
         """Registered name of the architecture that an entry trains."""

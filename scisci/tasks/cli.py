@@ -27,6 +27,7 @@ from scisci.tasks.curve import Curve
 from scisci.tasks.directory import RunDirectory, new_run_folder
 from scisci.tasks.divergence import Divergence
 from scisci.tasks.domains import task_for
+from scisci.tasks.energy import check_energy, metered
 from scisci.tasks.loggers import check, in_config
 from scisci.tasks.parallel import check_batches, check_parallel
 from scisci.tasks.predictions import writing_outputs
@@ -65,6 +66,9 @@ class CLI(LightningCLI):
             "--run", type=str | None, default=None, help="run directory to go on with (fit), or whose model to use"
         )
         parser.add_argument(
+            "--energy", type=bool, default=False, help="measure the electricity that training takes, with codecarbon"
+        )
+        parser.add_argument(
             "--divergence_bound",
             type=float | None,
             default=Recipe.model_fields["divergence_bound"].default,
@@ -86,6 +90,8 @@ class CLI(LightningCLI):
         self.logger, config.trainer.logger = config.trainer.logger, False
         if self.subcommand == "fit":
             check(in_config(self.logger))
+            if config.energy:
+                check_energy()
             check_parallel(config)
             check_batches(config)
         else:
@@ -138,10 +144,17 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Start the account of the run."""
+        config = self.config["fit"]
+        several = self.trainer.num_devices * self.trainer.num_nodes > 1
+        if config.energy and (several or config.ckpt_path is not None):
+            raise UserError("energy is measured of whole trainings on one device; give --energy false")
+        self._metered = metered(config.energy)
+        self._energy = self._metered.__enter__()
         reset_peak_memory(self.trainer.strategy.root_device)
 
     def after_fit(self) -> None:
         """Measure the best weights and write the result."""
+        self._metered.__exit__(None, None, None)
         start, folder = time.perf_counter(), self.directory.path
         found = alone(self.model, self.trainer, self.curve, self.directory.last)
         if found is None:
@@ -151,7 +164,7 @@ class CLI(LightningCLI):
         result = conclude(self.model, self.datamodule, self.trainer, self.best, self.curve, folder, run)
         self.directory.close()
         seconds = result.training_seconds + time.perf_counter() - start
-        result = result.model_copy(update={"seconds": seconds})
+        result = result.model_copy(update=self._energy | {"seconds": seconds})
         write_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
         if result.status != "ok":
             raise UserError(f"the run {result.status}: {result.reason}; lower --model.learning_rate")

@@ -38,6 +38,7 @@ from scisci.tasks.checkpoints import load_task, read_checkpoint, save_model
 from scisci.tasks.curve import Curve
 from scisci.tasks.divergence import Divergence
 from scisci.tasks.domains import task_for
+from scisci.tasks.energy import metered
 from scisci.tasks.loggers import tracking
 from scisci.tasks.parallel import PARALLEL
 from scisci.tasks.predictions import recording
@@ -153,6 +154,8 @@ def execute(spec: RunSpec, folder: Path, gpus: int = 1) -> RunResult:
     """
     quiet()
     start = time.perf_counter()
+    if spec.energy and gpus > 1:
+        raise UserError("energy is measured of trainings on one device; leave energy out of the study, or several gpus")
     if spec.architecture in baselines.names():
         return execute_baseline(spec, folder, _begin(spec))
     with tempfile.TemporaryDirectory() as scratch:
@@ -179,7 +182,8 @@ def train(spec: RunSpec, folder: Path, scratch: Path, device: str, devices: int 
         callbacks = [curve, Divergence(curve, spec.optimization.divergence_bound), best]
         trainer = L.Trainer(**options, **here, callbacks=callbacks, logger=loggers, inference_mode=False)
         reset_peak_memory(trainer.strategy.root_device)
-        trainer.fit(task, data)
+        with metered(spec.energy) as energy:
+            trainer.fit(task, data)
         last = scratch / "last.ckpt"
         if devices > 1:
             trainer.save_checkpoint(last)
@@ -188,7 +192,7 @@ def train(spec: RunSpec, folder: Path, scratch: Path, device: str, devices: int 
             return None
         result = conclude(found[0], data, found[1], best, curve, folder, spec.run, spec.evaluation.predictions)
     write_config(spec, task, data, options, folder)
-    return result
+    return result.model_copy(update=energy)
 
 
 def best_checkpoint(folder: Path | None = None) -> ModelCheckpoint:

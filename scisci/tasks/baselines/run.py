@@ -28,6 +28,7 @@ from scisci.tasks.baselines.linear import Baseline
 from scisci.tasks.baselines.registry import build
 from scisci.tasks.baselines.stored import save
 from scisci.tasks.domains import task_for
+from scisci.tasks.energy import metered
 from scisci.tasks.heaviest import check_heaviest
 from scisci.tasks.metrics import Accumulator
 from scisci.tasks.predictions import recording
@@ -57,9 +58,10 @@ def execute(spec: RunSpec, folder: Path, data: StoreDataModule) -> RunResult:
     with torch.no_grad():
         of = partial(batches, task, data)
         flops = count_flops(task, baseline, data)
-        start, sharing = time.perf_counter(), Sharing(CPU)
-        baseline.fit(lambda: of(train), lambda: of(val))
-        fitted, shared = time.perf_counter(), sharing.shared
+        with metered(spec.energy) as energy:
+            start, sharing = time.perf_counter(), Sharing(CPU)
+            baseline.fit(lambda: of(train), lambda: of(val))
+            fitted, shared = time.perf_counter(), sharing.shared
         with recording(folder / "predictions" if spec.evaluation.predictions else None, task, data):
             splits = {
                 name: SplitResult(severity=data.store.split(name).severity, metrics=measured(task, data, name))
@@ -84,6 +86,7 @@ def execute(spec: RunSpec, folder: Path, data: StoreDataModule) -> RunResult:
         device=device_name("cpu"),
         hardware=hardware(CPU),
         shared=shared,
+        **energy,
         splits=splits,
         versions=library_versions(),
     )
