@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib import import_module
 
@@ -55,7 +56,7 @@ def run(argv: list[str]) -> None:
 
 
 def main() -> None:
-    """Entry point: a `UserError` is one sentence on stderr and exit code 2."""
+    """Entry point: a `UserError`, or a full disk, is one sentence on stderr and exit code 2."""
     try:
         run(sys.argv[1:])
     except UserError as error:
@@ -67,6 +68,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print("scisci: error: the disk is full; free some space and give the command again", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from scisci.cli import main as command_line
 from scisci.contracts.errors import UserError
 from scisci.sweep.drivers import FOLDER, Drivers
 from scisci.sweep.records import Records
@@ -89,7 +90,9 @@ def fill(folder) -> None:
     assert error.value.errno == errno.ENOSPC
 
 
-def test_a_full_disk_stops_the_driver_which_still_says_so(small_disk, tmp_path, journal, start_driver):
+def test_a_full_disk_stops_the_driver_which_still_says_so(
+    small_disk, tmp_path, journal, start_driver, monkeypatch, capsys
+):
     brake = tmp_path / "brake"
     brake.touch()
     grid = plan(architectures={"slow": faulty(brake=str(brake))}, data=[16], seeds=list(range(6)))
@@ -108,6 +111,12 @@ def test_a_full_disk_stops_the_driver_which_still_says_so(small_disk, tmp_path, 
     with pytest.raises(UserError, match="No space left on device"):
         carry_out(grid, folder)
     assert len(list((folder / FOLDER).iterdir())) == 1, "no half record"
+    fill(small_disk)
+    monkeypatch.setattr("sys.argv", ["scisci", "sweep", "collect", str(folder)])
+    with pytest.raises(SystemExit, match="2"):
+        command_line()
+    assert capsys.readouterr() == ("", "scisci: error: the disk is full; free some space and give the command again\n")
+    assert {path.name for path in folder.iterdir()} == {"plan.json", "runs", "locks", "drivers"}
 
     (small_disk / "filler").unlink()
     brake.unlink()
