@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -97,6 +100,21 @@ def test_runs_of_studies_by_steps_keep_their_names():
 )
 def test_amounts_of_data_may_be_a_ladder(ladder, rungs):
     assert Study.model_validate(study(data=ladder)).amounts == rungs
+
+
+def test_the_study_of_the_documentation_can_be_read(tmp_path):
+    page = (STUDIES.parents[1] / "docs" / "studies.md").read_text(encoding="utf-8")
+    lines = itertools.dropwhile(lambda line: not line.startswith("    study:"), page.splitlines())
+    block = itertools.takewhile(lambda line: line.startswith("    "), lines)
+    (tmp_path / "study.yaml").write_text(textwrap.dedent("\n".join(block)), encoding="utf-8")
+    assert load_study(tmp_path / "study.yaml").amounts == (64, 256, 1024, 4096)
+
+
+def test_budgets_are_read_as_a_person_writes_them(tmp_path):
+    """YAML takes 1e12, without a point, for text."""
+    content = yaml.safe_dump(study(optimization={"batch_size": 4}, data="seen")) + "compute: [1e12, 3.5e12]\n"
+    (tmp_path / "study.yaml").write_text(content)
+    assert load_study(tmp_path / "study.yaml").compute == (1e12, 3.5e12)
 
 
 def test_budgets_may_be_a_ladder():
