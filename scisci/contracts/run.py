@@ -13,6 +13,8 @@ SCHEMA_VERSION: Literal[1] = 1
 TreatmentName = Literal["none", "augmentation", "frames", "penalty", "constraint", "latent"]
 Parametrization = Literal["standard", "maximal_update"]
 Status = Literal["ok", "diverged", "failed", "out_of_memory"]
+# In a run's folder, what it goes on from after an interruption; no part of its record.
+CHECKPOINT_FILE = "last.ckpt"
 # What recipes did not say at first.
 LATER = ("parametrization", "precision", "compiled", "divergence_bound")
 
@@ -142,6 +144,7 @@ class RunResult(_Record):
     run: str
     status: Status
     reason: str | None = None
+    notes: tuple[str, ...] = Field(default=(), description="what else is to be known of how it came about")
     domain: str
     params: int | None = None
     params_body: int | None = Field(default=None, description="parameters without embeddings and references")
@@ -152,6 +155,7 @@ class RunResult(_Record):
     learning_rate: float | None = None
     learning_rate_choice: str = "given"
     best_step: int | None = None
+    accumulation: int = Field(default=1, description="parts that each batch was had in, where memory was short")
     seconds: float = 0.0
     training_seconds: float = 0.0
     peak_memory: float | None = Field(default=None, description="MiB; of the process on a CPU")

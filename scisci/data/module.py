@@ -56,6 +56,8 @@ class StoreDataModule(L.LightningDataModule):
         batch_size: systems per training batch and device.
         max_points: instead of that, so many atoms, points, nodes or (of series) steps times channels at most.
         max_edges: instead of that, so many edges at most. With either, an epoch has every sample exactly once.
+        step_size: instead of those, so many systems per step, which devices and accumulated batches share out equally,
+            to within one.
         eval_batch_size: systems per evaluation batch.
         val_samples: use only the first so many validation samples.
         test_splits: splits for `test` and `predict`; default: `test` and every `ood_*`.
@@ -70,6 +72,7 @@ class StoreDataModule(L.LightningDataModule):
         batch_size: int = 16,
         max_points: int | None = None,
         max_edges: int | None = None,
+        step_size: int | None = None,
         eval_batch_size: int = 128,
         val_samples: int | None = None,
         test_splits: list[str] | None = None,
@@ -80,7 +83,7 @@ class StoreDataModule(L.LightningDataModule):
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.dataset, self.train_samples = dataset, train_samples
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.max_points, self.max_edges = max_points, max_edges
+        self.step_size, self.max_points, self.max_edges = step_size, max_points, max_edges
         self.val_samples, self.test_samples = val_samples, test_samples
         self._test_splits = test_splits
         self.num_workers = num_workers
@@ -146,12 +149,20 @@ class StoreDataModule(L.LightningDataModule):
         Without `training` it needs neither labels nor the splits `train` and `val`.
         """
         self.require(domain, labels=training)
-        for name in ("batch_size", "max_points", "max_edges", "eval_batch_size", "val_samples", "test_samples"):
+        for name in (
+            "batch_size",
+            "step_size",
+            "max_points",
+            "max_edges",
+            "eval_batch_size",
+            "val_samples",
+            "test_samples",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}, but must be at least 1")
-        if self.max_points and self.max_edges:
-            raise UserError("max_points and max_edges both say how large a batch is; leave one of them out")
+        if sum(map(bool, (self.step_size, self.max_points, self.max_edges))) > 1:
+            raise UserError("step_size, max_points and max_edges all say how large a batch is; leave all but one out")
         if not self.test_splits:
             raise UserError("test_splits is empty; name at least one split, or leave it out for all of them")
         if training:
@@ -193,6 +204,7 @@ class StoreDataModule(L.LightningDataModule):
             processes=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
             accumulate=trainer.accumulate_grad_batches if trainer else 1,
+            step_size=self.step_size,
         )
 
     def _points(self, indices: np.ndarray) -> np.ndarray:

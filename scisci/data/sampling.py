@@ -41,14 +41,14 @@ class Turn(NamedTuple):
     weights: Weights = Weights()
 
 
-def equal_batches(samples: int, size: int, share: int) -> np.ndarray:
-    """[M + 1] where batches of `size` begin; their number M is a multiple of `share`, and what remains is left out.
+def equal_batches(samples: int, step: int, share: int) -> np.ndarray:
+    """[M + 1] where batches begin of which `share` make a step of `step` samples; they are equal to within a sample.
 
-    Samples that are too few for that make `share` batches, equal to within a sample.
+    What remains of the samples is left out; those that are too few for a step make one nevertheless.
     """
-    if samples < size * share:
-        return np.arange(share + 1) * samples // share
-    return np.arange(0, samples // (size * share) * share + 1) * size
+    step = min(step, samples)
+    starts = np.arange(samples // step * share + 1)
+    return starts // share * step + starts % share * step // share
 
 
 def packed(sizes: np.ndarray, cap: int) -> np.ndarray:
@@ -98,6 +98,7 @@ class TrainingBatches(Sampler[list[int]]):
         cap: of the sum of a batch's sizes; `None` takes `batch_size`.
         processes: how many there are, and `rank` which of them this is.
         accumulate: batches of each process per step.
+        step_size: samples per step, of which batches are equal shares to within a sample; `None`: by `batch_size`.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class TrainingBatches(Sampler[list[int]]):
         processes: int = 1,
         rank: int = 0,
         accumulate: int = 1,
+        step_size: int | None = None,
     ) -> None:
         self._points, self._sizes, self.rank = points, sizes, rank
         self._settings: dict[str, int | None] = {
@@ -120,8 +122,16 @@ class TrainingBatches(Sampler[list[int]]):
             "devices": processes,
             "accumulate_grad_batches": accumulate,
         }
-        self._batch_size, self._cap, self._seed = batch_size, cap, seed
+        if step_size is not None:
+            self._settings |= {"batch_size": None, "step_size": step_size}
+        self._cap, self._seed = cap, seed
         self._processes, self._share = processes, processes * accumulate
+        self._step_size = step_size or batch_size * self._share
+        if self._step_size < self._share:
+            raise UserError(
+                f"steps of {step_size} samples cannot be divided into {processes} devices x {accumulate} accumulated"
+                " batches; give larger ones"
+            )
         if len(points) < self._share:
             raise UserError(
                 f"{len(points)} training samples are too few for {processes} devices x {accumulate} accumulated"
@@ -138,7 +148,7 @@ class TrainingBatches(Sampler[list[int]]):
             samples = len(self._points)
             order = np.random.default_rng([self._seed, number]).permutation(samples)
             if self._cap is None or self._sizes is None:
-                starts = equal_batches(samples, self._batch_size, self._share)
+                starts = equal_batches(samples, self._step_size, self._share)
             else:
                 starts = in_multiples(packed(self._sizes[order], self._cap), self._share)
             points = offsets_of(self._points[order])[starts] if self._share > 1 else starts

@@ -7,7 +7,10 @@ import errno
 import faulthandler
 import gc
 import json
+import os
+import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,13 +22,15 @@ from typing import Literal, TextIO
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import RunResult, RunSpec, Status
+from scisci.sweep import shortage
 from scisci.sweep.plan import Cell
-from scisci.sweep.records import Damaged, Records
+from scisci.sweep.records import CRASH_FILE, KEPT, Damaged, Records, clear
 from scisci.sweep.resources import Needs
 
 Execute = Callable[..., RunResult]
 EXECUTE = "scisci.tasks.run:execute"
-OUTPUT_FILE, TRACEBACK_FILE, CRASH_FILE = "output.txt", "traceback.txt", "crash.txt"
+OUTPUT_FILE, TRACEBACK_FILE = "output.txt", "traceback.txt"
+ROOM = 2**16
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -56,8 +61,9 @@ class Destination:
     """The sweep's folder, where records go, and what else an attempt needs to know apart from its job.
 
     `execute` is "module:function", imported where the run is executed; the function has the signature
-    `(spec, folder) -> RunResult`, writes its files into `folder` and raises if the run fails; for a run that has
-    several GPUs it is called with their number, `gpus`.
+    `(spec, folder) -> RunResult`, writes its files into `folder` and raises if the run fails. For a run that has
+    several GPUs it is called with their number, `gpus`; for one that was out of memory, again, with `accumulation`, the
+    number of parts that each batch is to be had in.
     """
 
     folder: Path
@@ -100,11 +106,11 @@ def attempt(destination: Destination, job: Job, needs: Needs, crash_report: bool
         # before one looks: what this machine changes in a folder shared by NFS makes it see what others have
         folder = records.begin(job.spec)
         if (recorded := _recorded(records, job)) is not None:
-            folder.rmdir()
+            shutil.rmtree(folder)
             return recorded
         _use_threads(needs.cpus)
         with _crash_report(folder) if crash_report else contextlib.nullcontext():
-            result = _execute(execute, job.spec, folder, destination.domain)
+            result = _execute_in_memory(execute, job.spec, folder, destination.domain)
         records.commit(job.spec, result)
         return Outcome(job, "done", result)
 
@@ -114,7 +120,8 @@ def record_death(
 ) -> Outcome:
     """Record a run whose process died, unless it had not begun or another process has taken it up since.
 
-    With `retry` it is not recorded but `lost`, unless the crash was one of its own code.
+    With `retry` it is not recorded but `lost`, unless the crash was one of its own code; so is one whose process was
+    out of memory for the first time.
     """
     records = Records(destination.folder)
     with _full_disk_stops(destination), records.claim(job.spec.run) as held:
@@ -125,11 +132,19 @@ def record_death(
         folder = records.partial(job.spec.run)
         if not folder.exists():
             return Outcome(job, "unstarted")
+        if not _has_room(folder):
+            # no fault of the run: HDF5 kills processes that cannot write
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         crash = folder / CRASH_FILE
         fatal = crash.read_text(encoding="utf-8").partition("\n")[0] if crash.exists() else ""
         if retry and not fatal:
             return Outcome(job, "lost")
         reason = f"{reason}: {fatal}" if fatal else reason
+        if status == "out_of_memory" and (earlier := shortage.earlier(folder)) is not None:
+            reason = shortage.both(earlier, reason)
+        elif status == "out_of_memory" and shortage.divisible(job.spec):
+            shortage.note(folder, reason)
+            return Outcome(job, "lost")
         result = _no_result(job.spec, destination.domain, status, reason, seconds)
         records.commit(job.spec, result)
         return Outcome(job, "done", result)
@@ -146,12 +161,51 @@ def _recorded(records: Records, job: Job) -> Outcome | None:
 def _full_disk_stops(destination: Destination) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno in DISK_FULL:
+    except Exception as error:
+        if _is_full_disk(error):
             raise UserError(
                 f"the disk that holds {destination.folder} is full; free some space and run again"
             ) from error
         raise
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error is, or comes of, one of a full disk; libraries that write files have errors of their own."""
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno in DISK_FULL) or any(
+            os.strerror(number) in str(error) for number in DISK_FULL
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _has_room(folder: Path) -> bool:
+    """Whether something can still be written."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(ROOM))
+            file.flush()
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            return False
+        raise
+    return True
+
+
+def _execute_in_memory(execute: Execute, spec: RunSpec, folder: Path, domain: str) -> RunResult:
+    """Call `execute`; where memory is short, once more with each batch in parts, also if the first was elsewhere."""
+    if (reason := shortage.earlier(folder)) is None:
+        result = _execute(execute, spec, folder, domain)
+        if result.status != "out_of_memory" or not shortage.divisible(spec):
+            return result
+        reason = str(result.reason)
+        shortage.note(folder, reason)
+        shortage.free_memory()
+    result = _execute(partial(execute, accumulation=shortage.PARTS), spec, folder, domain)
+    if result.status == "out_of_memory":
+        return result.model_copy(update={"reason": shortage.both(reason, str(result.reason))})
+    return result.model_copy(update={"notes": (f"out of memory with whole batches: {reason}", *result.notes)})
 
 
 def _execute(execute: Execute, spec: RunSpec, folder: Path, domain: str) -> RunResult:
@@ -162,10 +216,11 @@ def _execute(execute: Execute, spec: RunSpec, folder: Path, domain: str) -> RunR
             result = _interruptible(execute, spec, folder)
         _check_finite(result)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
-            raise
+        if _is_full_disk(error) or not _has_room(folder):
+            clear(folder, but=(*KEPT, CRASH_FILE))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         (folder / TRACEBACK_FILE).write_text(traceback.format_exc(), encoding="utf-8")
-        status: Status = "out_of_memory" if _is_out_of_memory(error) else "failed"
+        status: Status = "out_of_memory" if shortage.is_of(error) else "failed"
         return _no_result(spec, domain, status, _reason(error), time.perf_counter() - started)
     assert result.run == spec.run
     return result
@@ -206,15 +261,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     return traceback.format_exception_only(error)[-1].strip().partition("\n")[0]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # torch raises OutOfMemoryError for a device, and a bare RuntimeError from the allocator of the CPU
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "DefaultCPUAllocator" in str(error)
-    )
 
 
 def _use_threads(count: int) -> None:

@@ -186,7 +186,7 @@ class RayEngine:
             outcome = record_death(
                 self._destination, job, status, self._obituary(error, job), time.monotonic() - since, retry
             )
-            self._losses[job.spec.run] += outcome.state == "lost"
+            self._losses[job.spec.run] += outcome.state == "lost" and not short
         else:
             self._idle[self._needs(job.cell)].append(actor)
             self._proven.add(actor)

@@ -21,12 +21,16 @@ from pydantic import ValidationError
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import creating
-from scisci.contracts.run import RunResult, RunSpec
+from scisci.contracts.run import CHECKPOINT_FILE, RunResult, RunSpec
 
 if TYPE_CHECKING:
     from scisci.sweep.plan import Cell, Plan
 
 SPEC_FILE, RESULT_FILE = "spec.json", "result.json"
+# What a run goes on from that was interrupted: its last checkpoint, and why batches are to be had in parts.
+SHORTAGE_FILE = "shortage.txt"
+KEPT = (CHECKPOINT_FILE, SHORTAGE_FILE)
+CRASH_FILE = "crash.txt"
 FLUSHES = 8
 R = TypeVar("R", RunSpec, RunResult)
 T = TypeVar("T")
@@ -170,10 +174,10 @@ class Records:
         return found
 
     def begin(self, spec: RunSpec) -> Path:
-        """An empty folder to execute a claimed run in; what a dead process left there is removed."""
+        """A folder to execute a claimed run in; of what a dead process left there, what a run goes on from is kept."""
         folder = self.partial(spec.run)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        clear(folder, but=KEPT)
         return folder
 
     def commit(self, spec: RunSpec, result: RunResult) -> None:
@@ -183,6 +187,8 @@ class Records:
         """
         folder, final = self.partial(spec.run), self.path(spec.run)
         folder.mkdir(parents=True, exist_ok=True)
+        for name in KEPT:
+            (folder / name).unlink(missing_ok=True)
         (folder / SPEC_FILE).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / RESULT_FILE).write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
         # together: what the disk does for one of them serves those that wait beside it
@@ -195,6 +201,15 @@ class Records:
         os.replace(folder, final)
         _flush(self.runs)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def clear(folder: Path, but: Sequence[str]) -> None:
+    """Remove all that is in a folder, but files of these names."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name not in but:
+            path.unlink()
 
 
 def _read(record: type[R], path: Path) -> R | Damaged:

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.files import write_text
-from scisci.contracts.run import RunResult, RunSpec, SplitResult
+from scisci.contracts.run import CHECKPOINT_FILE, RunResult, RunSpec, SplitResult
 from scisci.data.module import StoreDataModule
 from scisci.models.potential import parameter_counts
 from scisci.tasks.accounting import (
@@ -42,8 +42,10 @@ from scisci.tasks.energy import metered
 from scisci.tasks.loggers import tracking
 from scisci.tasks.parallel import PARALLEL
 from scisci.tasks.predictions import recording
+from scisci.tasks.resuming import KEEP_SECONDS, RESUME_FILE, Keep, take_up
 from scisci.tasks.version import code_version
 
+NO_ENERGY = "energy was not measured, since the training was interrupted"
 TRAINER_DEFAULTS: dict[str, Any] = {
     "devices": 1,
     "max_epochs": -1,
@@ -96,21 +98,23 @@ def task_of(spec: RunSpec, domain: str) -> Task:
     return made
 
 
-def data_of(spec: RunSpec, devices: int = 1) -> StoreDataModule:
-    """The data that a run is trained and measured on, where the run's batches are shared out over so many devices."""
+def data_of(spec: RunSpec, devices: int = 1, accumulation: int = 1) -> StoreDataModule:
+    """The data that a run is trained and measured on, its batches shared out over devices and divided into parts."""
+    size = spec.optimization.batch_size
     return StoreDataModule(
         dataset=spec.dataset,
         train_samples=spec.data,
-        batch_size=spec.optimization.batch_size // devices,
+        batch_size=size // devices,
+        step_size=size if accumulation > 1 else None,
         val_samples=spec.evaluation.max_validation_samples,
         test_splits=list(spec.evaluation.splits),
         test_samples=spec.evaluation.max_samples,
     )
 
 
-def _begin(spec: RunSpec, devices: int = 1) -> StoreDataModule:
+def _begin(spec: RunSpec, devices: int = 1, accumulation: int = 1) -> StoreDataModule:
     L.seed_everything(spec.seed, verbose=False)
-    data = data_of(spec, devices)
+    data = data_of(spec, devices, accumulation)
     if (data.store.fingerprint, code_version()) != (spec.fingerprint, spec.code_version):
         raise UserError("the data or the code changed since this run was planned; plan the study again")
     return data
@@ -133,23 +137,30 @@ def validation_interval(steps: int, validations: int) -> int:
     return max(1, math.ceil(steps / validations))
 
 
-def trainer_options(spec: RunSpec, device: str | None = None, devices: int = 1) -> dict[str, Any]:
+def trainer_options(
+    spec: RunSpec, device: str | None = None, devices: int = 1, accumulation: int = 1
+) -> dict[str, Any]:
     """How Lightning trains a run, on devices of a kind; by default the fastest that this machine has."""
     steps = spec.optimization.steps
     options = TRAINER_DEFAULTS | {
         "accelerator": device or accelerator(),
         "max_steps": steps,
-        "val_check_interval": validation_interval(steps, spec.optimization.validations),
+        "val_check_interval": validation_interval(steps, spec.optimization.validations) * accumulation,
+        "accumulate_grad_batches": accumulation,
         "gradient_clip_val": spec.optimization.gradient_clip,
         "precision": spec.optimization.precision,
     }
     return options | ({"devices": devices, "strategy": PARALLEL} if devices > 1 else {})
 
 
-def execute(spec: RunSpec, folder: Path, gpus: int = 1) -> RunResult:
+def execute(
+    spec: RunSpec, folder: Path, gpus: int = 1, accumulation: int = 1, keep_seconds: float = KEEP_SECONDS
+) -> RunResult:
     """Train and evaluate what `spec` asks for; leave the model, its config and its training curve in `folder`.
 
-    With several `gpus`, one process for each trains on its part of every batch. A loss that is not finite, or stays far
+    With several `gpus`, one process for each trains on its part of every batch; with `accumulation` that is divided
+    once more, into so many parts, one after the other. Where training is, is kept in `folder` every `keep_seconds`, at
+    validations, and a run that finds this there goes on, to the same result. A loss that is not finite, or stays far
     above a constant prediction's, ends the run with status `diverged`; any other failure is raised.
     """
     quiet()
@@ -158,32 +169,56 @@ def execute(spec: RunSpec, folder: Path, gpus: int = 1) -> RunResult:
         raise UserError("energy is measured of trainings on one device; leave energy out of the study, or several gpus")
     if spec.architecture in baselines.names():
         return execute_baseline(spec, folder, _begin(spec))
-    with tempfile.TemporaryDirectory() as scratch:
+    # On the disk that holds the run, so that it is this one which is full if one is.
+    with tempfile.TemporaryDirectory(dir=folder) as inside:
+        scratch = Path(inside)
+        taken = take_up(folder / CHECKPOINT_FILE, scratch, made_by(spec, gpus, accumulation))
         if gpus > 1:
             from scisci.tasks.several import train_in_processes
 
-            result = train_in_processes(spec, folder, Path(scratch), "cuda", gpus)
+            result = train_in_processes(spec, folder, scratch, "cuda", gpus, accumulation, keep_seconds)
         else:
-            result = cast(RunResult, train(spec, folder, Path(scratch), accelerator()))
-    chosen = spec.optimization.learning_rate_choice
-    return result.model_copy(update={"seconds": time.perf_counter() - start, "learning_rate_choice": chosen})
+            trained = train(spec, folder, scratch, accelerator(), 1, accumulation, keep_seconds)
+            result = cast(RunResult, trained)
+    return result.model_copy(
+        update={
+            "seconds": taken.seconds + time.perf_counter() - start,
+            "learning_rate_choice": spec.optimization.learning_rate_choice,
+            "accumulation": accumulation,
+            "notes": (*taken.notes, *([NO_ENERGY] if spec.energy and taken.seconds else [])),
+        }
+    )
 
 
-def train(spec: RunSpec, folder: Path, scratch: Path, device: str, devices: int = 1) -> RunResult | None:
+def made_by(spec: RunSpec, devices: int, accumulation: int) -> dict[str, Any]:
+    """What a checkpoint must have been made by for a run to go on from it."""
+    return {"run": spec.run, "devices": devices, "accumulation": accumulation}
+
+
+def train(
+    spec: RunSpec,
+    folder: Path,
+    scratch: Path,
+    device: str,
+    devices: int = 1,
+    accumulation: int = 1,
+    keep_seconds: float = KEEP_SECONDS,
+) -> RunResult | None:
     """Train on devices of a kind, of which this process has one, and measure; only the first process has the result."""
-    data, curve, best = _begin(spec, devices), Curve(), best_checkpoint(scratch)
+    data, curve, best = _begin(spec, devices, accumulation), Curve(), best_checkpoint(scratch)
     task = task_of(spec, data.store.domain)
     task.prepare(data)
-    options = trainer_options(spec, device, devices)
+    options, resume = trainer_options(spec, device, devices, accumulation), scratch / RESUME_FILE
+    keep = Keep(folder / CHECKPOINT_FILE, scratch, best, curve, made_by(spec, devices, accumulation), keep_seconds)
     # Not the cluster's, which may know of other processes.
     here: dict[str, Any] = {"plugins": [LightningEnvironment()]} if devices > 1 else {}
     first = devices == 1 or rank_zero_only.rank == 0  # type: ignore[attr-defined]
     with tracking(spec.loggers if first else (), folder, spec.study, spec.run) as loggers:
-        callbacks = [curve, Divergence(curve, spec.optimization.divergence_bound), best]
+        callbacks = [curve, Divergence(curve, spec.optimization.divergence_bound), best, keep]
         trainer = L.Trainer(**options, **here, callbacks=callbacks, logger=loggers, inference_mode=False)
         reset_peak_memory(trainer.strategy.root_device)
-        with metered(spec.energy) as energy:
-            trainer.fit(task, data)
+        with metered(spec.energy and not resume.exists()) as energy:
+            trainer.fit(task, data, ckpt_path=resume if resume.exists() else None)
         last = scratch / "last.ckpt"
         if devices > 1:
             trainer.save_checkpoint(last)

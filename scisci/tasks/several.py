@@ -14,12 +14,21 @@ from torch.distributed import TCPStore
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import RunResult, RunSpec
 from scisci.tasks.processes import taking_part, together
+from scisci.tasks.resuming import KEEP_SECONDS
 from scisci.tasks.run import quiet, train
 
 HOST = "127.0.0.1"
 
 
-def train_in_processes(spec: RunSpec, folder: Path, scratch: Path, device: str, devices: int) -> RunResult:
+def train_in_processes(
+    spec: RunSpec,
+    folder: Path,
+    scratch: Path,
+    device: str,
+    devices: int,
+    accumulation: int = 1,
+    keep_seconds: float = KEEP_SECONDS,
+) -> RunResult:
     """Train and measure as one process on the whole batches does, up to rounding; `scratch` is for what does not stay.
 
     What processes print is kept in `folder/processes` if one fails, whose error is then raised here.
@@ -32,7 +41,8 @@ def train_in_processes(spec: RunSpec, folder: Path, scratch: Path, device: str, 
     if device == "cuda":
         require_gpus(devices)
     threads = max(1, torch.get_num_threads() // devices)
-    work = {"device": device, "devices": devices, "threads": threads, "folder": str(folder), "scratch": str(scratch)}
+    work = {"folder": str(folder), "scratch": str(scratch), "device": device, "devices": devices}
+    work |= {"accumulation": accumulation, "keep_seconds": keep_seconds, "threads": threads}
     (scratch / "work.json").write_text(json.dumps(work | {"spec": spec.model_dump(mode="json")}), encoding="utf-8")
     # Processes meet here: a port that one of them chose might be taken when the others come.
     store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
@@ -64,7 +74,8 @@ def main(scratch: Path) -> None:
     work = json.loads((scratch / "work.json").read_text(encoding="utf-8"))
     torch.set_num_threads(work["threads"])
     spec, folder = RunSpec.model_validate(work["spec"]), Path(work["folder"])
-    result = train(spec, folder, scratch, work["device"], work["devices"])
+    options = (work[name] for name in ("device", "devices", "accumulation", "keep_seconds"))
+    result = train(spec, folder, scratch, *options)
     if result is not None:
         (scratch / "result.json").write_text(result.model_dump_json(), encoding="utf-8")
 

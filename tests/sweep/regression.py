@@ -22,7 +22,7 @@ from scisci.contracts.files import write_text
 from scisci.contracts.run import MetricValue, RunResult, RunSpec, SplitResult
 
 
-def execute(spec: RunSpec, folder: Path) -> RunResult:
+def execute(spec: RunSpec, folder: Path, accumulation: int = 1) -> RunResult:
     """Fit `size` coefficients to `data` samples; the learning rate decides whether it converges."""
     started = time.perf_counter()
     note(spec, "start")
@@ -37,7 +37,7 @@ def execute(spec: RunSpec, folder: Path) -> RunResult:
             losses.append(float(np.mean(residual**2)))
             weights -= spec.optimization.learning_rate * features.T @ residual / spec.data
             if step == spec.optimization.steps // 2:
-                go_wrong(spec)
+                go_wrong(spec, accumulation)
     diverged = not np.isfinite(losses[-1])
     pq.write_table(pa.table({"step": range(len(losses)), "loss": losses}), folder / "curve.parquet")
     save_file({"weights": weights}, folder / "model.safetensors")
@@ -53,13 +53,14 @@ def execute(spec: RunSpec, folder: Path) -> RunResult:
         samples_seen=spec.optimization.steps * spec.data,
         unique_samples=spec.data,
         learning_rate=spec.optimization.learning_rate,
+        accumulation=accumulation,
         seconds=time.perf_counter() - started,
         device="cpu",
         splits={} if diverged else {name: SplitResult(metrics={"force_mae": error}) for name in spec.evaluation.splits},
     )
 
 
-def go_wrong(spec: RunSpec) -> None:
+def go_wrong(spec: RunSpec, accumulation: int = 1) -> None:
     """Do what `overrides` say, in the middle of the training."""
     if "brake" in spec.overrides and Path(spec.overrides["brake"]).exists():
         time.sleep(0.4)
@@ -76,7 +77,7 @@ def go_wrong(spec: RunSpec) -> None:
         raise ValueError("the matrix is singular\nsecond line")
     elif fault == "user error":
         raise UserError("the data set is missing; fetch it")
-    elif fault == "memory":
+    elif fault == "memory" or (fault == "memory of whole batches" and accumulation == 1):
         np.empty(2**60, dtype=np.uint8)
     elif fault == "disk":
         raise OSError(28, "No space left on device")
