@@ -113,7 +113,7 @@ def _at_work(standing: Standing, most: int) -> Table:
 
 def _drivers(standing: Standing, most: int) -> Table:
     """The drivers, those at work first."""
-    table = _table("driver", "engine", "begun", "")
+    table = _table("driver", "engine", "begun", "state")
     now = time.time()
     for driver in standing.drivers[:most]:
         if driver.start is None:
