@@ -47,12 +47,9 @@ def makespan(runs: Iterable[tuple[float, int]], workers: int) -> float:
 
 
 def cell_flops(plan: Plan, cell: Cell) -> float:
-    """Training FLOPs of all runs of a cell; a baseline's depend on the amount of data."""
-    each, amounts = plan.work(cell).flops, plan.amounts(cell)
-    runs = plan.count(cell) // len(amounts)
-    if plan.study.trained(cell.label):
-        return each * len(amounts) * runs
-    return each / max(amounts) * sum(amounts) * runs
+    """Training FLOPs of all runs of a cell."""
+    amounts = plan.amounts(cell)
+    return sum(plan.work(cell, data).flops for data in amounts) * (plan.count(cell) // len(amounts))
 
 
 def costs(plan: Plan, folder: Path | None = None, flops_per_second: float | None = None) -> Costs:

@@ -41,12 +41,14 @@ LEAST_STEPS = 10
 class Cell:
     """The runs of one study entry and size that cost the same: they differ in data, learning rate and seed only.
 
-    `steps` are said where those of an entry and size differ: by epochs, or by budgets of compute.
+    `steps`, and the amounts of `data` that have them, are said where those of an entry and size differ: by epochs, or
+    by budgets of compute.
     """
 
     label: str
     size: str
     steps: int | None = None
+    data: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.label} {self.size}" + ("" if self.steps is None else f" {self.steps} steps")
@@ -89,7 +91,10 @@ class Plan(BaseModel):
     def _cells(self, label: str, size: str) -> list[Cell]:
         if self.study.optimization.steps:
             return [Cell(label, size)]
-        return [Cell(label, size, steps) for steps in dict.fromkeys(steps for steps, _ in self._trainings(label, size))]
+        grouped: dict[int, list[int]] = {}
+        for steps, data in self._trainings(label, size):
+            grouped.setdefault(steps, []).append(data)
+        return [Cell(label, size, steps, tuple(data)) for steps, data in grouped.items()]
 
     def _trainings(self, label: str, size: str) -> list[tuple[int, int]]:
         """(steps, training samples) of an entry and size, in the order of the study file."""
@@ -110,13 +115,14 @@ class Plan(BaseModel):
 
     def amounts(self, cell: Cell) -> tuple[int, ...]:
         """Numbers of training samples that runs of a cell have."""
-        if cell.steps is None:
-            return self.study.amounts
-        return tuple(data for steps, data in self._trainings(cell.label, cell.size) if steps == cell.steps)
+        return cell.data or self.study.amounts
 
-    def work(self, cell: Cell) -> Work:
-        """What the run of a cell with the most data takes; all take the same but those of baselines."""
-        data = max(self.amounts(cell))
+    def work(self, cell: Cell, data: int | None = None) -> Work:
+        """What the run of a cell with so much data takes, by default with the most.
+
+        All take the same, but those of baselines and those with less data than a batch.
+        """
+        data = data or max(self.amounts(cell))
         steps = cell.steps or self.study.steps(cell.label, data)
         samples = steps * self.study.batch(data) if self.study.trained(cell.label) else data
         return Work(steps, samples * self.flops.get(cell.label, {}).get(cell.size, math.nan))

@@ -88,7 +88,7 @@ def test_planned_flops_of_baselines_are_those_that_runs_record(series_store, tmp
         dataset=str(series_store),
         architectures={"seasonal_naive": {"sizes": ["0"]}, "patch_encoder": {"sizes": ["1k"], "learning_rate": 0.01}},
         task={"context": 64, "horizon": 16},
-        data=[8, 16],
+        data=[3, 8, 16],
         seeds=[0],
         optimization={"steps": 4, "batch_size": 4},
     )
