@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from scisci.contracts.errors import UserError
-from scisci.contracts.run import RunResult, RunSpec, Status
+from scisci.contracts.run import CHECKPOINT_FILE, RunResult, RunSpec, Status
 from scisci.sweep import shortage
 from scisci.sweep.plan import Cell
 from scisci.sweep.records import CRASH_FILE, KEPT, Damaged, Records, clear
@@ -120,8 +120,8 @@ def record_death(
 ) -> Outcome:
     """Record a run whose process died, unless it had not begun or another process has taken it up since.
 
-    With `retry` it is not recorded but `lost`, unless the crash was one of its own code; so is one whose process was
-    out of memory for the first time.
+    With `retry` it is not recorded but `lost`, unless the crash was one of its own code; so are a run that has got to a
+    new checkpoint in its `seconds`, and one whose process was out of memory for the first time.
     """
     records = Records(destination.folder)
     with _full_disk_stops(destination), records.claim(job.spec.run) as held:
@@ -137,7 +137,7 @@ def record_death(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         crash = folder / CRASH_FILE
         fatal = crash.read_text(encoding="utf-8").partition("\n")[0] if crash.exists() else ""
-        if retry and not fatal:
+        if (retry or _got_on(folder, seconds)) and not fatal:
             return Outcome(job, "lost")
         reason = f"{reason}: {fatal}" if fatal else reason
         if status == "out_of_memory" and (earlier := shortage.earlier(folder)) is not None:
@@ -148,6 +148,11 @@ def record_death(
         result = _no_result(job.spec, destination.domain, status, reason, seconds)
         records.commit(job.spec, result)
         return Outcome(job, "done", result)
+
+
+def _got_on(folder: Path, seconds: float) -> bool:
+    checkpoint = folder / CHECKPOINT_FILE
+    return checkpoint.exists() and checkpoint.stat().st_mtime > time.time() - seconds
 
 
 def _recorded(records: Records, job: Job) -> Outcome | None:

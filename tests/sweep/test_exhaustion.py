@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -133,6 +134,20 @@ def test_a_worker_that_the_machine_ends_for_its_memory_has_one_more_try(tmp_path
     assert (outcome.state, outcome.result.status) == ("done", "out_of_memory")
     assert outcome.result.reason == "the machine was short; and again with each batch in 2 parts: it still was"
     assert not any((records.path(job.spec.run) / name).exists() for name in KEPT)
+
+
+def test_a_run_that_got_on_before_it_was_lost_is_not_given_up(tmp_path):
+    grid = one()
+    Records(tmp_path).prepare()
+    job = Job(grid.cells[0], grid.spec(grid.cells[0], 0))
+    checkpoint = Records(tmp_path).begin(job.spec) / "last.ckpt"
+    checkpoint.write_bytes(b"")
+    lost = functools.partial(record_death, Destination(tmp_path, "atoms", EXECUTE), job, "failed", "the worker died")
+    assert lost(60.0, retry=False).state == "lost"
+    os.utime(checkpoint, (0, 0))
+    assert lost(60.0, retry=True).state == "lost"
+    assert lost(60.0, retry=False).result.reason == "the worker died"
+    assert not (Records(tmp_path).path(job.spec.run) / "last.ckpt").exists()
 
 
 @pytest.fixture
