@@ -68,9 +68,8 @@ def sharing(shared: Iterable[bool | None]) -> str:
     known = list(shared)
     yes, unknown = known.count(True), known.count(None)
     said = [f"used the device during {yes:,}"] if yes else []
-    said += (
-        [f"may have during {unknown:,}" if yes else f"may have used the device during {unknown:,}"] if unknown else []
-    )
+    if unknown:
+        said.append(f"may have {'' if yes else 'used the device '}during {unknown:,}")
     return f"other processes {' and '.join(said)} of {counted(len(known), 'finished run')}" if said else ""
 
 

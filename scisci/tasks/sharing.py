@@ -1,4 +1,4 @@
-"""Whether other processes used a run's device while it trained: only then do its times say nothing of its speed."""
+"""Whether other processes used a run's device while it trained, so that its times say nothing of its speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-# Cores that others may take. A system at rest takes a few hundredths; another run beside this one takes a whole one.
+# Cores that others may take. A system at rest takes a few hundredths, and so does Ray; another run takes a whole one.
 MOST_CORES = 0.2
 # The system's clocks tick every hundredth of a second on every core; below this they cannot tell such a share.
 SHORTEST_SECONDS = 0.5
