@@ -16,11 +16,14 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from scisci.contracts.run import EvaluationSpec, OptimizationSpec, RunSpec
+from scisci.data.library import open_dataset
 from scisci.data.module import StoreDataModule
 from scisci.models import registry
 from scisci.tasks.atomistic import AtomisticTask
 from scisci.tasks.curve import Curve
-from scisci.tasks.run import TRAINER_DEFAULTS, quiet
+from scisci.tasks.run import TRAINER_DEFAULTS, execute, quiet
+from scisci.tasks.version import code_version
 
 GPUS = torch.cuda.device_count()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(GPUS < 1, reason="needs a CUDA device")]
@@ -72,7 +75,35 @@ def test_architecture_trains(small_store: Path, architecture: str, precision: st
     assert found[-10:].mean() < found[:10].mean()
 
 
-@pytest.mark.skipif(GPUS < 2, reason="needs two CUDA devices")
+two_gpus = pytest.mark.skipif(GPUS < 2, reason="needs two CUDA devices")
+
+
+@two_gpus
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_run_of_a_sweep_on_two_gpus_is_that_on_one(small_store: Path, tmp_path: Path, precision: str) -> None:
+    curves, results = [], []
+    spec = RunSpec(
+        study="test",
+        dataset=str(small_store),
+        fingerprint=open_dataset(small_store).fingerprint,
+        architecture="egnn",
+        size="3k",
+        data=64,
+        optimization=OptimizationSpec(steps=10, learning_rate=0.005, validations=2, precision=precision),
+        evaluation=EvaluationSpec(splits=("test",)),
+        code_version=code_version(),
+    )
+    for gpus in (1, 2):
+        folder = tmp_path / str(gpus)
+        folder.mkdir()
+        results.append(execute(spec, folder, gpus=gpus))
+        curves.append(pd.read_parquet(folder / "curve.parquet"))
+    pd.testing.assert_frame_equal(*curves, rtol=1e-3 if precision == "32-true" else 5e-2)
+    assert results[1].device == f"2 x {results[0].device}"
+    assert results[1].samples_seen == results[0].samples_seen == 160
+
+
+@two_gpus
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_train_what_one_does(small_store: Path, tmp_path: Path, strategy: str) -> None:
     curves = []
