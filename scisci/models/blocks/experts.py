@@ -55,7 +55,8 @@ class Experts(nn.Module):
             gate, up = functional.linear(part, gate_up).chunk(2, dim=-1)
             found.append(functional.linear(functional.silu(gate) * up, down))
         weighted = torch.cat(found) * weights.flatten()[order, None]
-        return torch.zeros_like(x).index_add(0, row, weighted)
+        # In mixed precision, products have less of it than what they are added to.
+        return torch.zeros_like(x).index_add(0, row, weighted.to(x.dtype))
 
 
 def balance(probabilities: Float[Tensor, "layers rows experts"], chosen: int) -> Float[Tensor, ""]:
