@@ -81,7 +81,8 @@ def _plan(arguments: argparse.Namespace) -> None:
     from scisci.sweep.tables import print_table
 
     plan = plan_for(arguments.study, arguments.out)
-    found = None if arguments.grid else costs(plan, arguments.out, arguments.flops_per_second)
+    folder = arguments.study if arguments.study.is_dir() else arguments.out
+    found = None if arguments.grid else costs(plan, folder, arguments.flops_per_second)
     print_table(plan_table(plan, found))
     print(_summary(plan))
     print(f"each step of {plan.study.optimization.batch_size} samples of {plan.study.dataset}")

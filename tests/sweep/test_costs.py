@@ -75,8 +75,9 @@ def test_planned_flops_are_those_that_runs_record(study_file, tmp_path, capsys):
     main(["status", str(out)])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[:3]]
     assert rows == [["entry", "size", "steps", "ok"], *(["mpnn", "3k", str(cell.steps), "1"] for cell in grid.cells)]
-    main(["plan", str(study_file), "--out", str(out)])
-    assert f"time is predicted from means over 2 finished runs in {out}\n" in capsys.readouterr().out
+    for words in ([str(study_file), "--out", str(out)], [str(out)]):
+        main(["plan", *words])
+        assert f"time is predicted from means over 2 finished runs in {out}\n" in capsys.readouterr().out
     found = costs(grid.model_copy(update={"code_version": "a later one"}), out)
     assert found.work == pytest.approx(table.seconds.sum())
     main(["plan", str(study_file), "--flops-per-second", "1e6", "--workers", "1"])
