@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ from pathlib import Path
 from scisci.contracts.errors import UserError
 
 POLL_SECONDS = 0.05
+# Exit codes of processes that could not even say so.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # Names the file in which a process says why it failed.
 FAILURE = "SCISCI_FAILURE_FILE"
 # Failures that mean something to who records them; others are told in words.
@@ -82,10 +85,14 @@ def _failure(codes: Sequence[int | None], folder: Path) -> Exception:
         path = folder / f"{rank}.json"
         if path.exists():
             told.append(json.loads(path.read_text(encoding="utf-8")))
+        elif code in DISK_FULL:
+            return OSError(code, os.strerror(code))
         elif code:
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             return RuntimeError(f"process {rank + 1} of {len(codes)} {how}")
     first = min(told, key=lambda failure: failure["time"])
+    if first["errno"] is not None:
+        return OSError(first["errno"], first["reason"])
     return KINDS.get(first["kind"], RuntimeError)(first["reason"])
 
 
@@ -97,11 +104,15 @@ def taking_part(act: Callable[[], None]) -> None:
     except Exception as error:
         traceback.print_exc()
         sys.stderr.flush()
-        failure = {"time": time.time(), "kind": _kind(error), "reason": _reason(error)}
+        number = getattr(error, "errno", None)  # a full disk stops more than a run
+        failure = {"time": time.time(), "kind": _kind(error), "errno": number, "reason": _reason(error)}
         path = Path(os.environ[FAILURE])
         written = path.with_suffix(".part")
-        written.write_text(json.dumps(failure), encoding="utf-8")
-        written.replace(path)
+        try:
+            written.write_text(json.dumps(failure), encoding="utf-8")
+            written.replace(path)
+        except OSError as full:
+            os._exit(full.errno or 1)
         # At once: an orderly end would wait for the other processes.
         os._exit(1)
 

@@ -41,9 +41,9 @@ def train_in_processes(
     if device == "cuda":
         require_gpus(devices)
     threads = max(1, torch.get_num_threads() // devices)
-    work = {"folder": str(folder), "scratch": str(scratch), "device": device, "devices": devices}
-    work |= {"accumulation": accumulation, "keep_seconds": keep_seconds, "threads": threads}
-    (scratch / "work.json").write_text(json.dumps(work | {"spec": spec.model_dump(mode="json")}), encoding="utf-8")
+    work = {"spec": spec.model_dump(mode="json"), "folder": str(folder), "threads": threads}
+    work |= {"device": device, "devices": devices, "accumulation": accumulation, "keep_seconds": keep_seconds}
+    (scratch / "work.json").write_text(json.dumps(work), encoding="utf-8")
     # Processes meet here: a port that one of them chose might be taken when the others come.
     store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
     environment = {
@@ -56,6 +56,8 @@ def train_in_processes(
     }
     command = [sys.executable, "-P", "-m", __name__, str(scratch)]
     output = folder / "processes"
+    if output.exists():  # of an attempt before
+        shutil.rmtree(output)
     together(command, devices, output, environment)
     shutil.rmtree(output)
     result = RunResult.model_validate_json((scratch / "result.json").read_bytes())

@@ -71,6 +71,8 @@ def status(pid: int) -> str:
         ("raise UserError('give another')", UserError, "^give another$"),
         ("raise ZeroDivisionError('by nought' + chr(10) + 'and more')", RuntimeError, "^ZeroDivisionError: by nought$"),
         ("raise RuntimeError('DefaultCPUAllocator: no more')", MemoryError, "DefaultCPUAllocator: no more"),
+        ("raise OSError(28, 'No space left on device')", OSError, "^.Errno 28. .*No space left on device$"),
+        ("os._exit(28)", OSError, "No space left on device"),
         ("os.kill(os.getpid(), 9)", RuntimeError, "^process 2 of 2 was ended by SIGKILL$"),
         ("os._exit(3)", RuntimeError, "^process 2 of 2 ended with exit code 3$"),
     ],
@@ -129,6 +131,7 @@ def test_two_processes_train_what_one_does(small_store: Path, tmp_path: Path) ->
     spec, folders = spec_for(small_store), [tmp_path / "one", tmp_path / "two"]
     for folder in (*folders, tmp_path / "scratch"):
         folder.mkdir()
+    (folders[1] / "processes").mkdir()  # of an attempt that failed
     one = execute(spec, folders[0])
     two = train_in_processes(spec, folders[1], tmp_path / "scratch", "cpu", 2)
     assert two.device == f"2 x {one.device}"
