@@ -89,6 +89,8 @@ def take_up(path: Path, scratch: Path, made_by: dict[str, Any]) -> Taken:
         return Taken()
     try:
         checkpoint = _unsealed(path, scratch)
+        if (version := checkpoint["kept"]["version"]) != VERSION:
+            raise UserError(f"of version {version}, not {VERSION}")
         if (made := checkpoint["kept"]["made_by"]) != made_by:
             raise UserError(f"made by {made}, not {made_by}")
     except (UserError, KeyError, TypeError) as error:
