@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +35,23 @@ def test_compiled_outputs_and_weight_gradients_are_those_of_the_model() -> None:
             results.append((outputs["energy"].detach(), outputs["forces"].detach(), gradients))
         for eager, other in zip(*results, strict=True):
             assert (eager - other).norm() < 1e-9 * eager.norm()
+
+
+def test_wrong_gradients_of_a_compiler_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(graph: Callable[..., Any]) -> Callable[..., Any]:
+        def compiled(*geometry: torch.Tensor) -> list[torch.Tensor | None]:
+            interaction, forces, *rest = graph(*geometry)
+            return [interaction, 0.9 * forces + 0.1 * forces.detach(), *rest]
+
+        return compiled
+
+    model = Potential(MPNN(Inputs((1, 6, 7, 8)), 7.0, channels=8, layers=1), (0.0,) * 4, 1.0).train()
+    batch = molecules(np.random.default_rng(0))
+    monkeypatch.setattr(torch, "compile", lambda graph: graph)
+    CompiledPotential(model)(batch)
+    monkeypatch.setattr(torch, "compile", forgetful)
+    with pytest.raises(UserError, match="other weight gradients than as it is written"):
+        CompiledPotential(model)(batch)
 
 
 def test_compiled_training_in_half_precision_is_refused() -> None:
