@@ -105,13 +105,23 @@ def engine_options(arguments: argparse.Namespace, default: str = "ray") -> dict[
 
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """Answer an interruption of the runs in `folder` with how to go on; end in good order when told to end."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Answer an interruption of the runs in `folder`, and a SIGTERM, with how to go on."""
+    told = False
+
+    def end(*_: object) -> None:
+        nonlocal told
+        told = True
+        sys.exit()
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
-    except KeyboardInterrupt:
-        print(f"interrupted; what is recorded in {folder} stays, and the same command goes on from there")
-        raise SystemExit(130) from None
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and not told:
+            raise
+        event, number = ("told to end", signal.SIGTERM) if told else ("interrupted", signal.SIGINT)
+        print(f"{event}; what is recorded in {folder} stays, and the same command goes on from there")
+        raise SystemExit(128 + number) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

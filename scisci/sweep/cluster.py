@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -133,7 +134,7 @@ def _connected(**options: Any) -> Iterator[Cluster]:
     import ray
 
     # workers look for modules first where Ray starts: so they find this scisci, not that of a checkout
-    with contextlib.chdir(PACKAGE.parent):
+    with contextlib.chdir(PACKAGE.parent), _own_answer_to_sigterm():
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # Ray raises it bare, too
@@ -150,6 +151,15 @@ def _connected(**options: Any) -> Iterator[Cluster]:
             # to disconnect would be to wait for the head, and without that Ray's threads crash a process at its end
             atexit.unregister(ray.shutdown)
             atexit.register(_leave)
+
+
+@contextlib.contextmanager
+def _own_answer_to_sigterm() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM: Ray's prints stack traces before it calls that, and may abort after."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _leave() -> None:
