@@ -43,6 +43,7 @@ class Damaged:
     path: Path
     reason: str
     status: Literal["damaged"] = "damaged"
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
     def __str__(self) -> str:

@@ -46,13 +46,14 @@ class AtWork:
 class Standing:
     """Where a sweep stands, by cell, with the reasons of what went wrong and who is at work.
 
-    `work_left` is the predicted time of all runs that are not recorded on one worker, in seconds; None while no
-    run's time is known.
+    `notes` counts what else runs say of how they came about. `work_left` is the predicted time of all runs that are
+    not recorded on one worker, in seconds; None while no run's time is known.
     """
 
     plan: Plan
     cells: dict[Cell, Counter[str]]
     troubles: list[Trouble]
+    notes: Counter[str]
     unplanned: int
     at_work: list[AtWork]
     drivers: list[Driver]
@@ -82,6 +83,7 @@ class _Seen:
     stamp: int | None
     status: str
     reason: str
+    notes: tuple[str, ...]
     seconds: float
 
 
@@ -125,11 +127,13 @@ class Watcher:
         self._read_results(recorded & places.keys())
         cells = {cell: Counter[str]() for cell in self._planned}
         troubles: dict[tuple[str, str], Trouble] = {}
+        notes: Counter[str] = Counter()
         forecast = Forecast(self._plan.works())
         for run, (cell, number) in places.items():
             if (seen := self._seen.get(run)) is None:
                 continue
             cells[cell][seen.status] += 1
+            notes.update(seen.notes)
             if seen.status == "ok":
                 forecast.observe(cell, seen.seconds)
             else:
@@ -148,6 +152,7 @@ class Watcher:
             self._plan,
             {cell: +counts for cell, counts in cells.items()},
             sorted(troubles.values(), key=lambda trouble: -trouble.count),
+            notes,
             len(recorded - places.keys()),
             sorted(at_work, key=lambda one: one.holder.since),
             self._drivers.look(),
@@ -162,9 +167,10 @@ class Watcher:
                 continue
             stamp, result = self._records.stamp(run), self._records.look(run)
             if result is not None:
-                damage = isinstance(result, Damaged) and f"{result.path.name} {result.reason}"
-                reason = damage or result.reason or "no reason given"
-                self._seen[run] = _Seen(stamp, result.status, reason, result.seconds)
+                reason = result.reason or "no reason given"
+                if isinstance(result, Damaged):
+                    reason = f"{result.path.name} {reason}"
+                self._seen[run] = _Seen(stamp, result.status, reason, result.notes, result.seconds)
 
     def _at_work(self, cell: Cell, number: int, holder: Holder, forecast: Forecast) -> AtWork:
         elapsed = max(0.0, time.time() - holder.since)

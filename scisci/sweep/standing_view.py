@@ -166,6 +166,8 @@ def _troubles(standing: Standing, most: int | None = None, examples: bool = True
         lines.append(f"{trouble.count} {runs} {trouble.status}: {trouble.reason}")
         if examples:
             lines += [f"  {_name(standing, cell, spec)}: runs/{spec.run}" for cell, spec in trouble.examples]
+    for note, count in standing.notes.most_common(most or SHOWN):
+        lines.append(f"{count} {'run' if count == 1 else 'runs'} noted: {note}")
     if standing.totals["damaged"]:
         lines.append("'scisci sweep run' does damaged runs again with '--retry damaged'")
     return lines

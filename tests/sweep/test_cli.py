@@ -191,18 +191,16 @@ def test_ctrl_c_says_how_to_go_on(study_file, tmp_path):
     content = yaml.safe_load(study_file.read_text())
     content["optimization"] |= {"steps": 1_000_000, "validations": 100_000}
     study_file.write_text(yaml.safe_dump(content))
-    out, scratch = tmp_path / "out", tmp_path / "scratch"
-    scratch.mkdir()
+    out = tmp_path / "out"
     command = [sys.executable, "-m", "scisci.cli", "sweep", "run", str(study_file), "--out", str(out)]
     process = subprocess.Popen(
         [*command, "--engine", "inline"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"TMPDIR": str(scratch)},
     )
     # the first checkpoint: Lightning is training, so the signal is Lightning's
-    wait_for(lambda: process.poll() is not None or list(scratch.glob("*/best*.ckpt")), 120)
+    wait_for(lambda: process.poll() is not None or list(out.glob("runs/.*.partial/*/best*.ckpt")), 120)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed

@@ -44,11 +44,11 @@ with ExitStack() as stack:
 """
 
 
-def record(records: Records, spec, status: str = "ok", seconds: float = 1.0) -> None:
+def record(records: Records, spec, status: str = "ok", seconds: float = 1.0, **more) -> None:
     records.begin(spec)
     reason = None if status == "ok" else f"why it {status}"
-    result = RunResult(run=spec.run, status=status, reason=reason, domain="atoms", device="cpu", seconds=seconds)
-    records.commit(spec, result)
+    more |= {"status": status, "reason": reason, "seconds": seconds}
+    records.commit(spec, RunResult(run=spec.run, domain="atoms", device="cpu", **more))
 
 
 @settings(max_examples=15)
@@ -148,6 +148,16 @@ def test_status_says_who_is_at_work_and_what_to_do(tmp_path, capsys, start_drive
     assert f"runs/{first}" in printed
     assert "1 run damaged: result.json is damaged" in printed
     assert "'scisci sweep run' does damaged runs again with '--retry damaged'" in printed
+
+
+def test_what_runs_noted_is_told(tmp_path, capsys):
+    GRID.write(tmp_path)
+    for spec in SPECS[:3]:
+        record(Records(tmp_path), spec, notes=["gone on with at step 7"])
+    record(Records(tmp_path), SPECS[3], "failed", notes=["out of memory with whole batches"])
+    main(["status", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "\n3 runs noted: gone on with at step 7\n1 run noted: out of memory with whole batches\n" in printed
 
 
 @pytest.mark.parametrize("height", [16, 24, 40, 100])
