@@ -107,7 +107,8 @@ class Driving:
         if isinstance(error, SystemExit):
             return End(kind="interrupted", reason="told to end (SIGTERM)")
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        return End(kind="error", reason=reason[:LONGEST_REASON])
+        # a path need not be text
+        return End(kind="error", reason=reason[:LONGEST_REASON].encode(errors="replace").decode())
 
 
 class Drivers:
@@ -130,7 +131,7 @@ class Drivers:
         first, _, second = text.partition(b"\n")
         end = None if at_work or not second.strip() else _parsed(End, second)
         driver = Driver(path, _parsed(Start, first), end, at_work)
-        if not at_work:
+        if not at_work and driver.start:  # one without may be about to begin
             self._gone[path.name] = driver
         return driver
 

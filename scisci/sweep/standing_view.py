@@ -117,7 +117,7 @@ def _drivers(standing: Standing, most: int) -> Table:
     now = time.time()
     for driver in standing.drivers[:most]:
         if driver.start is None:
-            table.add_row(escape(driver.path.name), "", "", "its record is lost")
+            table.add_row(escape(driver.path.name), "", "", "at work" if driver.at_work else "its record is lost")
             continue
         start = driver.start
         part = f", part {start.shard}" if start.shard else ""
