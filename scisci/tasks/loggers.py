@@ -154,8 +154,11 @@ class Tracker(Logger):
             self.close(status)
 
     def close(self, status: str = "success") -> None:
-        """End the run."""
+        """End the run; what comes afterwards changes nothing, such as how it ended."""
+        if self._logger is None:
+            return
         self._pass_on("finalize", status)
+        self._logger = None
         wandb = sys.modules.get("wandb")
         if self._title == "WandbLogger" and wandb is not None:
             # It would go on with this run when the next one begins in this process.

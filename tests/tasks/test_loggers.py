@@ -9,12 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboardX.proto.event_pb2 import Event
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import RunResult
 from scisci.tasks import loggers
+from scisci.tasks.atomistic import AtomisticTask
 from scisci.tasks.cli import main
+from scisci.tasks.run import execute
+
+from .test_run import spec_for
 
 TENSORBOARD = "{class_path: TensorBoardLogger, init_args: {save_dir: .}}"
 NOWHERE = "{class_path: TensorBoardLogger, init_args: {save_dir: /proc/nowhere}}"
@@ -75,6 +80,18 @@ def test_a_run_goes_on_without_a_tracker_that_fails(small_store: Path, tmp_path:
     assert RunResult.model_validate_json((folder / "result.json").read_text()).status == "ok"
     assert ("train/loss", 19) in {(name, step) for name, step, _ in logged(folder)}
     assert list(events(folder / "tensorboard/version_0"))
+
+
+def test_a_training_that_fails_stays_failed_for_its_tracker(
+    small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(TensorBoardLogger, "finalize", lambda self, status: told.append(status))
+    spec = spec_for(small_store, "mpnn", loggers=[{"class_path": "TensorBoardLogger", "init_args": {"save_dir": "."}}])
+    monkeypatch.setattr(AtomisticTask, "training_step", lambda self, batch: batch.nothing)
+    with pytest.raises(AttributeError, match="nothing"):
+        execute(spec, tmp_path)
+    assert told == ["failed"]
 
 
 @pytest.mark.parametrize(
