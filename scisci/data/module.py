@@ -161,8 +161,9 @@ class StoreDataModule(L.LightningDataModule):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}, but must be at least 1")
-        if sum(map(bool, (self.step_size, self.max_points, self.max_edges))) > 1:
-            raise UserError("step_size, max_points and max_edges all say how large a batch is; leave all but one out")
+        given = [name for name in ("step_size", "max_points", "max_edges") if getattr(self, name)]
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given)} each say how large a batch is; leave all but one out")
         if not self.test_splits:
             raise UserError("test_splits is empty; name at least one split, or leave it out for all of them")
         if training:

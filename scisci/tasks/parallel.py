@@ -35,6 +35,8 @@ def check_parallel(config: Any) -> None:
 def check_batches(config: Any) -> None:
     """Refuse options that would leave a checkpoint within a step, or the number of steps unknown."""
     trainer, capped = config.trainer, config.data.max_points or config.data.max_edges
+    if trainer.max_steps < 0 and trainer.max_epochs in (None, -1):
+        raise UserError("the learning rate's schedule has to know the number of steps; give max_steps or max_epochs")
     accumulate, interval = trainer.accumulate_grad_batches, trainer.val_check_interval
     if accumulate > 1 and not (isinstance(interval, int) and interval % accumulate == 0):
         raise UserError(

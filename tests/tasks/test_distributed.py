@@ -174,8 +174,9 @@ def test_diverged_processes_end_together(particle_store: Path, tmp_path: Path, r
         (["--trainer.strategy=ddp_spawn"], "ddp_spawn is not supported; give ddp or fsdp"),
         (["--trainer.strategy=fsdp"], "fsdp needs GPUs"),
         (["--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=3"], "multiple of accumulate_grad"),
-        (["--data.max_points=99", "--trainer.max_steps=-1"], "give max_steps"),
-        (["--data.max_points=99", "--data.max_edges=99"], "leave one of them out"),
+        (["--trainer.max_steps=-1"], "give max_steps or max_epochs"),
+        (["--data.max_points=99", "--trainer.max_steps=-1", "--trainer.max_epochs=2"], "give max_steps and"),
+        (["--data.max_points=99", "--data.max_edges=99"], "max_points and max_edges each say"),
         (["--data.max_points=0"], "max_points is 0"),
         (["--data.max_points=5"], "alone has .* above the 5"),
         (
