@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from importlib import import_module
 
-from scisci.contracts.errors import UserError, unknown_name
+from scisci.contracts.errors import DISK_FULL, UserError, unknown_name
 
 COMMANDS = {
     "fit": ("scisci.tasks.cli", "train a model, or go on with an interrupted run"),
@@ -69,7 +68,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_FULL:
             raise
         print("scisci: error: the disk is full; free some space and give the command again", file=sys.stderr)
         sys.exit(2)

@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal, TextIO
 
-from scisci.contracts.errors import UserError
+from scisci.contracts.errors import DISK_FULL, UserError
 from scisci.contracts.run import CHECKPOINT_FILE, RunResult, RunSpec, Status
 from scisci.sweep import shortage
 from scisci.sweep.plan import Cell
@@ -31,7 +31,6 @@ Execute = Callable[..., RunResult]
 EXECUTE = "scisci.tasks.run:execute"
 OUTPUT_FILE, TRACEBACK_FILE = "output.txt", "traceback.txt"
 ROOM = 2**16
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import signal
@@ -15,11 +14,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from scisci.contracts.errors import UserError
+from scisci.contracts.errors import DISK_FULL, UserError
 
 POLL_SECONDS = 0.05
-# Exit codes of processes that could not even say so.
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # Names the file in which a process says why it failed.
 FAILURE = "SCISCI_FAILURE_FILE"
 # Failures that mean something to who records them; others are told in words.
@@ -85,7 +82,7 @@ def _failure(codes: Sequence[int | None], folder: Path) -> Exception:
         path = folder / f"{rank}.json"
         if path.exists():
             told.append(json.loads(path.read_text(encoding="utf-8")))
-        elif code in DISK_FULL:
+        elif code in DISK_FULL:  # by which exit code it told what it could not write
             return OSError(code, os.strerror(code))
         elif code:
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
