@@ -83,7 +83,7 @@ def timed(spec: RunSpec, threads: int = 1) -> Pace:
     """
     quiet()
     data, watch = few_samples(spec, max(FLOP_SAMPLES, spec.optimization.batch_size)), _Stopwatch()
-    with _threads(threads), torch.random.fork_rng(), tempfile.TemporaryDirectory() as scratch:
+    with _threads(threads), torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as scratch:
         task = task_of(spec, data.store.domain)
         task.prepare(data)
         steps = TIMED_STEPS + 2

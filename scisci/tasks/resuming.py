@@ -48,7 +48,7 @@ class Keep(Checkpoint):
         trainer.save_checkpoint(plain)
         self._keeping = False
         if trainer.is_global_zero:
-            seal(plain, self._path)
+            write_checked(plain, self._path)
         self._latest = time.monotonic()
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -63,7 +63,7 @@ class Keep(Checkpoint):
             }
 
 
-def seal(plain: Path, path: Path) -> None:
+def write_checked(plain: Path, path: Path) -> None:
     """Write a checkpoint with its sha256 to `path`, at once and for good."""
     content = plain.read_bytes()
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
@@ -88,7 +88,7 @@ def take_up(path: Path, scratch: Path, made_by: dict[str, Any]) -> Taken:
     if not path.exists():
         return Taken()
     try:
-        checkpoint = _unsealed(path, scratch)
+        checkpoint = _read_checked(path, scratch)
         if (version := checkpoint["kept"]["version"]) != VERSION:
             raise UserError(f"of version {version}, not {VERSION}")
         if (made := checkpoint["kept"]["made_by"]) != made_by:
@@ -105,7 +105,7 @@ def take_up(path: Path, scratch: Path, made_by: dict[str, Any]) -> Taken:
     return Taken(seconds=kept["seconds"])
 
 
-def _unsealed(path: Path, scratch: Path) -> dict[str, Any]:
+def _read_checked(path: Path, scratch: Path) -> dict[str, Any]:
     content = path.read_bytes()
     digest, plain = content[:32], scratch / RESUME_FILE
     if sha256(content[32:]).digest() != digest:
