@@ -209,6 +209,11 @@ class Study(_Section):
                         f"runs of {label} {size} have {devices} GPUs, over which batches of"
                         f" {self.optimization.batch_size} samples cannot be shared out; give a multiple as batch_size"
                     )
+                if self.energy and devices > 1:
+                    raise ValueError(
+                        f"runs of {label} {size} have {devices} GPUs, and energy is measured of trainings on one;"
+                        " leave energy out, or have runs on one GPU each"
+                    )
             if self.learning_rates and entry.learning_rate is not None:
                 raise ValueError(f"the study has learning_rates and {label!r} a learning_rate; remove one of the two")
             rates = entry.learning_rate if isinstance(entry.learning_rate, dict) else {}

@@ -143,6 +143,10 @@ def test_an_entry_of_another_parametrization_is_named_by_its_label(tmp_path):
             study(optimization={"steps": 2, "precision": "bf16-mixed", "compiled": True}),
             r"optimization: compiled training is in full precision, not bf16-mixed; leave one of them out",
         ),
+        (
+            study(energy=True, resources={"gpus": 4}, optimization={"steps": 2, "batch_size": 16}),
+            r"have 4 GPUs, and energy is measured of trainings on one; leave energy out",
+        ),
         (study(loggers="WandbLogger"), r"loggers: .*tuple"),
         (study(study="-x"), r"study: .*pattern"),
         (study(task="foo"), r"task: .*dictionary"),
