@@ -25,12 +25,13 @@ from scisci.tasks.cli import main
 from scisci.tasks.curve import Curve
 from scisci.tasks.divergence import Divergence
 from scisci.tasks.domains import task_for
-from scisci.tasks.run import TRAINER_DEFAULTS, execute
+from scisci.tasks.run import TRAINER_DEFAULTS, execute, quiet
 from scisci.tasks.version import code_version
 
 
 def validated(store: Path | str, samples: int | None = None, **options: Any) -> tuple[Task, Any]:
     """An untrained task that was validated on `val`, or the first samples of it, in one batch, and that batch."""
+    quiet()
     data = StoreDataModule(str(store), eval_batch_size=1000, val_samples=samples)
     task = task_for(data.store.domain)(symmetry_samples=0, **options)
     task.prepare(data)

@@ -19,7 +19,7 @@ def unknown_key(folder: Path) -> None:
     edit(folder, lambda content: content.update(licens="MIT"))
 
 
-@refused("runs[0] (small-0).sede: unknown key 'sede'; did you mean 'seconds' or 'seed'")
+@refused("runs[0] (small-0).sede: unknown key 'sede'; did you mean 'seed' or 'shared'")
 def unknown_key_of_a_run(folder: Path) -> None:
     first_run(folder, sede=1)
 
