@@ -302,7 +302,8 @@ def alone(task: Task, trainer: L.Trainer, curve: Curve, last: Path) -> tuple[Tas
         **TRAINER_DEFAULTS | {"devices": [device.index] if device.type == "cuda" else 1},
         accelerator=device.type,
         precision=trainer.precision,
-        callbacks=[curve],
+        max_steps=int(trainer.estimated_stepping_batches),
+        callbacks=[curve, *(one for one in trainer.callbacks if isinstance(one, Divergence))],  # type: ignore[attr-defined]
         logger=trainer.loggers,
         enable_checkpointing=False,
         inference_mode=False,

@@ -150,16 +150,20 @@ def test_two_killed_processes_go_on_where_they_were(small_store: Path, tmp_path:
         main(["fit", f"--run={folder}", "--trainer.devices=1", "--trainer.max_steps=12"])
 
 
-RUIN = {
-    "the loss became": ("--model.learning_rate=1e30", "--trainer.gradient_clip_val=1e30"),
-    "the loss rose": ("--model.learning_rate=0.3", "--model.architecture=escaip", "--trainer.max_steps=40"),
-}
+TOO_FAST = ("--model.learning_rate=0.3", "--model.architecture=escaip", "--trainer.max_steps=40")
+RUIN = [
+    ("the loss became", ("--model.learning_rate=1e30", "--trainer.gradient_clip_val=1e30")),
+    ("the loss rose", TOO_FAST),
+    ("the loss rose", (*TOO_FAST, "--trainer.val_check_interval=100")),  # found by the validation after the last step
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reason", RUIN)
-def test_diverged_processes_end_together(particle_store: Path, tmp_path: Path, reason: str) -> None:
-    options = (*PARTS, *RUIN[reason], "--trainer.devices=2")
+@pytest.mark.parametrize(("reason", "ruin"), RUIN)
+def test_diverged_processes_end_together(
+    particle_store: Path, tmp_path: Path, reason: str, ruin: tuple[str, ...]
+) -> None:
+    options = (*PARTS, *ruin, "--trainer.devices=2")
     found = start("-m", "scisci.cli", *arguments(particle_store, tmp_path, *options))
     assert found.returncode == 2
     assert f"the run diverged: {reason}" in found.stderr
