@@ -31,8 +31,6 @@ _OWN_KEYS = {
     "symmetry_treatment",
     "symmetry_samples",
 }
-
-
 # Fewer are no training: the warm-up, a tenth of them, would have none.
 LEAST_STEPS = 10
 

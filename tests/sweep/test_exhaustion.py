@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -148,18 +147,6 @@ def test_a_run_that_got_on_before_it_was_lost_is_not_given_up(tmp_path):
     assert lost(60.0, retry=True).state == "lost"
     assert lost(60.0, retry=False).result.reason == "the worker died"
     assert not (Records(tmp_path).path(job.spec.run) / "last.ckpt").exists()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 LIBRARIES = ("text", "print", "hdf5", "parquet", "safetensors", "torch", "checkpoint")
