@@ -36,15 +36,15 @@ def add(commands: Any) -> None:
         "--flops-per-second",
         type=_positive,
         metavar="F",
-        help="take it from the training FLOPs alone, at the rate that a worker of another machine sustains",
+        help="take the time from the training FLOPs alone, at the rate that a worker of another machine sustains",
     )
     plan.add_argument("--workers", type=_count, metavar="N", help="runs at a time (default: one a CPU core)")
     plan.add_argument(
         "--price",
         type=_positive,
         metavar="P",
-        help="of one hour of what one worker occupies; the cost is P times the hours that all runs take one after the "
-        "other, so that waiting workers cost nothing",
+        help="price of one hour of what one worker occupies; the cost is P times the hours that all runs take one "
+        "after the other, so that waiting workers cost nothing",
     )
     plan.set_defaults(act=_plan)
 
@@ -55,17 +55,24 @@ def add(commands: Any) -> None:
         "does the rest.",
     )
     extend.add_argument("folder", type=Path, metavar="DIR", help="folder of the sweep")
-    extend.add_argument("--sizes", nargs="+", default=[], metavar="ENTRY=SIZE,...", help="more sizes of entries")
+    extend.add_argument(
+        "--sizes", action="extend", nargs="+", default=[], metavar="ENTRY=SIZE,...", help="more sizes of entries"
+    )
     extend.add_argument(
         "--learning-rate",
+        action="extend",
         nargs="+",
         default=[],
         metavar="ENTRY=SIZE:RATE",
         help="learning rates of new sizes; needed where an entry has one for each size",
     )
-    extend.add_argument("--data", nargs="+", type=_count, default=[], metavar="N", help="more amounts of data")
-    extend.add_argument("--compute", nargs="+", type=_positive, default=[], metavar="C", help="more budgets of FLOPs")
-    extend.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED", help="more seeds")
+    extend.add_argument(
+        "--data", action="extend", nargs="+", type=_count, default=[], metavar="N", help="more amounts of data"
+    )
+    extend.add_argument(
+        "--compute", action="extend", nargs="+", type=_positive, default=[], metavar="C", help="more budgets of FLOPs"
+    )
+    extend.add_argument("--seeds", action="extend", nargs="+", type=int, default=[], metavar="SEED", help="more seeds")
     extend.add_argument(
         "--keep-versions",
         action="store_true",
@@ -159,7 +166,7 @@ def _extend(arguments: argparse.Namespace) -> None:
     before = Plan.read(arguments.folder)
     study = extended(
         before.study,
-        sizes=dict(_entry_sizes(text) for text in arguments.sizes),
+        sizes=_sizes(arguments.sizes),
         rates={(label, size): rate for label, size, rate in map(_entry_rate, arguments.learning_rate)},
         data=tuple(arguments.data),
         compute=tuple(arguments.compute),
@@ -175,6 +182,14 @@ def _extend(arguments: argparse.Namespace) -> None:
         print(f"what {' and '.join(plan.earlier)} recorded counts, beside what {plan.code_version} will")
     if missing:
         print(f"{missing} are to be done: scisci sweep run {arguments.folder}")
+
+
+def _sizes(texts: list[str]) -> dict[str, tuple[str, ...]]:
+    """Entry → sizes, of all that was said of it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for label, more in map(_entry_sizes, texts):
+        found[label] = (*found.get(label, ()), *more)
+    return found
 
 
 def _entry_sizes(text: str) -> tuple[str, tuple[str, ...]]:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.results import read_results
-from scisci.sweep.cli import main
+from scisci.sweep.cli import main, parser
 from scisci.sweep.collect import collect
+from scisci.sweep.design_cli import _sizes
 from scisci.sweep.extend import extended, extended_plan
 from scisci.sweep.plan import Plan
 from scisci.sweep.records import Records
@@ -217,3 +218,10 @@ def test_a_sweep_needs_a_study_file_and_a_folder_or_a_folder_alone(study_file, t
     for words in ([str(study_file)], [str(tmp_path), "--out", str(tmp_path / "out")]):
         with pytest.raises(UserError, match="give the folder of a sweep alone, or a study file and --out DIR"):
             main(["run", *words])
+
+
+def test_options_that_are_given_twice_add_up():
+    words = ["--sizes", "mpnn=10k", "--seeds", "1", "--sizes", "mpnn=30k,100k", "nequip=3k", "--seeds", "2"]
+    arguments = parser().parse_args(["extend", "DIR", *words])
+    assert _sizes(arguments.sizes) == {"mpnn": ("10k", "30k", "100k"), "nequip": ("3k",)}
+    assert arguments.seeds == [1, 2]
