@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from scisci.data.writer import StoreWriter
 from scisci.generate.charged_nbody import Population, initial_states, simulate
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has its background jobs ignore Ctrl-C, and so would every command that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Examples are judged by what they show, not by how busy the machine is.
 settings.register_profile("scisci", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("scisci")

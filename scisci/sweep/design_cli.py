@@ -167,7 +167,7 @@ def _extend(arguments: argparse.Namespace) -> None:
     study = extended(
         before.study,
         sizes=_sizes(arguments.sizes),
-        rates={(label, size): rate for label, size, rate in map(_entry_rate, arguments.learning_rate)},
+        rates=_rates(arguments.learning_rate),
         data=tuple(arguments.data),
         compute=tuple(arguments.compute),
         seeds=tuple(arguments.seeds),
@@ -197,6 +197,16 @@ def _entry_sizes(text: str) -> tuple[str, tuple[str, ...]]:
     if not (label and sign and all(sizes.split(","))):
         raise UserError(f"--sizes {text} is not understood; write it as ENTRY=SIZE,SIZE")
     return label, tuple(sizes.split(","))
+
+
+def _rates(texts: list[str]) -> dict[tuple[str, str], float]:
+    """(entry, size) → learning rate."""
+    found: dict[tuple[str, str], float] = {}
+    for text in texts:
+        label, size, rate = _entry_rate(text)
+        if found.setdefault((label, size), rate) != rate:
+            raise UserError(f"--learning-rate gives {label} {size} two rates; leave one out")
+    return found
 
 
 def _entry_rate(text: str) -> tuple[str, str, float]:

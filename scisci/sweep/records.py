@@ -151,7 +151,8 @@ class Records:
         try:
             if descriptor is not None:
                 note = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()})
-                os.ftruncate(descriptor, os.pwrite(descriptor, note.encode(), 0))
+                os.ftruncate(descriptor, 0)  # what a dead holder left; who looks in between sees an empty note
+                os.pwrite(descriptor, note.encode(), 0)
             yield descriptor is not None
         finally:
             if descriptor is not None:

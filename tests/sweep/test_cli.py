@@ -199,10 +199,14 @@ def test_ctrl_c_says_how_to_go_on(study_file, tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    # the first checkpoint: Lightning is training, so the signal is Lightning's
-    wait_for(lambda: process.poll() is not None or list(out.glob("runs/.*.partial/*/best*.ckpt")), 120)
-    process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
+    try:
+        # the first checkpoint: Lightning is training, so the signal is Lightning's
+        wait_for(lambda: process.poll() is not None or list(out.glob("runs/.*.partial/*/best*.ckpt")))
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 130, printed
     assert printed.strip() == f"interrupted; what is recorded in {out} stays, and the same command goes on from there"
     main(["status", str(out)])

@@ -41,9 +41,9 @@ def test_every_end_of_a_driver_is_told(tmp_path, journal, start_driver):
     started[1].send_signal(signal.SIGINT)
     started[2].terminate()
     started[3].kill()
-    assert [process.wait(20) for process in started[1:]] == [130, 143, -9]
+    assert [process.wait(120) for process in started[1:]] == [130, 143, -9]
     gate.unlink()
-    assert started[0].wait(20) == 0
+    assert started[0].wait(120) == 0
     by_pid = {driver.start.pid: driver for driver in drivers.look()}
     ends = [by_pid[process.pid].end for process in started]
     assert [end and (end.kind, end.reason) for end in ends] == [
@@ -105,7 +105,7 @@ def test_a_full_disk_stops_the_driver_which_still_says_so(
     driver = start_driver(folder, "inline")
     wait_for(lambda: any(results(grid, folder).values()))
     fill(small_disk)
-    assert driver.wait(20) == 2
+    assert driver.wait(120) == 2
     sentence = f"the disk that holds {folder} is full; free some space and run again"
     assert (tmp_path / "driver-0.log").read_text().splitlines()[-1] == sentence
     (told,) = Drivers(folder).look()

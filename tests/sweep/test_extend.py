@@ -205,6 +205,7 @@ def test_changed_code_and_data_are_refused_or_named(study_file, tmp_path, capsys
         (["--sizes", "mpnn"], "--sizes mpnn is not understood; write it as ENTRY=SIZE,SIZE"),
         (["--sizes", "mpnn=10k,"], "is not understood"),
         (["--learning-rate", "mpnn=10k"], "is not understood; write it as ENTRY=SIZE:RATE"),
+        (["--learning-rate", "mpnn=10k:0.1", "mpnn=10k:0.2"], "gives mpnn 10k two rates; leave one out"),
         (["--learning-rate", "mpnn=10k:fast"], "fast is not a positive number"),
     ],
 )

@@ -216,7 +216,7 @@ class Watch:
 
     def end(self) -> str:
         """What is left on the terminal."""
-        assert self.process.wait(30) == 0
+        assert self.process.wait(120) == 0
         self._reader.join(10)
         os.close(self._terminal)
         return self.shown.rpartition("\x1b[?1049l")[2]
@@ -225,7 +225,7 @@ class Watch:
 def test_watching_ends_with_the_sweep(tmp_path):
     GRID.write(tmp_path)
     watch = Watch(tmp_path)
-    wait_for(lambda: "0 of 8 runs done" in watch.shown, 30)
+    wait_for(lambda: "0 of 8 runs done" in watch.shown)
     assert "nobody is at work" in watch.shown
     carry_out(GRID, tmp_path)
     assert "8 of 8 runs done" in watch.end()
@@ -234,7 +234,7 @@ def test_watching_ends_with_the_sweep(tmp_path):
 def test_ctrl_c_ends_watching(tmp_path):
     GRID.write(tmp_path)
     watch = Watch(tmp_path)
-    wait_for(lambda: "0 of 8 runs done" in watch.shown, 30)
+    wait_for(lambda: "0 of 8 runs done" in watch.shown)
     watch.press(b"\x03")
     left = watch.end()
     assert "0 of 8 runs done" in left
