@@ -9,14 +9,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import Status
 from scisci.sweep import design_cli, status_cli
-
-if TYPE_CHECKING:
-    from scisci.sweep.drive import Shard
+from scisci.sweep.option_types import count, shard, span, whole
 
 STATUSES: tuple[Status, ...] = ("failed", "diverged", "out_of_memory")
 
@@ -39,11 +37,11 @@ def parser() -> argparse.ArgumentParser:
         help="longest runs first ends soonest (default); smallest first gives an early look at the law",
     )
     run.add_argument(
-        "--budget", type=_span, metavar="TIME", help="begin no run that would end later than this, e.g. 90m or 1h30m"
+        "--budget", type=span, metavar="TIME", help="begin no run that would end later than this, e.g. 90m or 1h30m"
     )
     run.add_argument(
         "--shard",
-        type=_shard,
+        type=shard,
         metavar="I/N",
         help="only part I of N (counted from 1), e.g. in a job array; inline by default",
     )
@@ -66,7 +64,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         choices=("ray", "inline"),
         help="ray: worker processes (default); inline: this process",
     )
-    parser.add_argument("--workers", type=positive, metavar="N", help="worker processes (default: as there is room)")
+    parser.add_argument("--workers", type=count, metavar="N", help="worker processes (default: as there is room)")
     parser.add_argument(
         "--address",
         metavar="HOST:PORT",
@@ -190,37 +188,3 @@ def _write_table(folder: Path, everything: bool) -> None:
         print(f"{collected.missing} planned runs are not done; 'scisci sweep run' goes on with them")
     if collected.unplanned:
         print(f"left out {collected.unplanned} recorded runs that the plan does not name; --all takes them in")
-
-
-def positive(text: str) -> int:
-    """A number of 1 or more, as an option gives it."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
-
-
-def whole(text: str) -> int:
-    """A number of 0 or more, as an option gives it."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
-
-
-def _span(text: str) -> float:
-    from scisci.sweep.resources import seconds
-
-    try:
-        return seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _shard(text: str) -> Shard:
-    from scisci.sweep.drive import Shard
-
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, e.g. 2/8")
-    return Shard(int(index), int(count))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scisci.contracts.errors import UserError
+from scisci.sweep.option_types import count, positive, whole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,14 +34,14 @@ def add(commands: Any) -> None:
     )
     plan.add_argument(
         "--flops-per-second",
-        type=_positive,
+        type=positive,
         metavar="F",
         help="take the time from the training FLOPs alone, at the rate that a worker of another machine sustains",
     )
-    plan.add_argument("--workers", type=_count, metavar="N", help="runs at a time (default: one a CPU core)")
+    plan.add_argument("--workers", type=count, metavar="N", help="runs at a time (default: one a CPU core)")
     plan.add_argument(
         "--price",
-        type=_positive,
+        type=positive,
         metavar="P",
         help="price of one hour of what one worker occupies; the cost is P times the hours that all runs take one "
         "after the other, so that waiting workers cost nothing",
@@ -67,12 +67,14 @@ def add(commands: Any) -> None:
         help="learning rates of new sizes; needed where an entry has one for each size",
     )
     extend.add_argument(
-        "--data", action="extend", nargs="+", type=_count, default=[], metavar="N", help="more amounts of data"
+        "--data", action="extend", nargs="+", type=count, default=[], metavar="N", help="more amounts of data"
     )
     extend.add_argument(
-        "--compute", action="extend", nargs="+", type=_positive, default=[], metavar="C", help="more budgets of FLOPs"
+        "--compute", action="extend", nargs="+", type=positive, default=[], metavar="C", help="more budgets of FLOPs"
     )
-    extend.add_argument("--seeds", action="extend", nargs="+", type=int, default=[], metavar="SEED", help="more seeds")
+    extend.add_argument(
+        "--seeds", action="extend", nargs="+", type=whole, default=[], metavar="SEED", help="more seeds"
+    )
     extend.add_argument(
         "--keep-versions",
         action="store_true",
@@ -100,13 +102,14 @@ def _plan(arguments: argparse.Namespace) -> None:
 def _summary(plan: Plan) -> str:
     study = plan.study
     models = sum(len(entry.sizes) for entry in study.architectures.values())
-    parts = [f"{models} models"]
+    parts = ["1 model" if models == 1 else f"{models} models"]
     if study.compute:
         parts.append(f"compute {', '.join(f'{budget:.3g}' for budget in study.compute)}")
     parts.append(f"data {', '.join(map(str, study.amounts)) or study.data}")
     if study.learning_rates:
         parts.append(f"{len(study.learning_rates)} learning rates")
-    return f"{len(plan)} runs: {' × '.join(parts)} × {len(study.seeds)} seeds"
+    parts.append("1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds")
+    return f"{len(plan)} runs: {' × '.join(parts)}"
 
 
 def _print_costs(found: Costs, workers: int, price: float | None) -> None:
@@ -215,22 +218,6 @@ def _entry_rate(text: str) -> tuple[str, str, float]:
     if not (label and size):
         raise UserError(f"--learning-rate {text} is not understood; write it as ENTRY=SIZE:RATE")
     try:
-        return label, size, _positive(rate)
+        return label, size, positive(rate)
     except argparse.ArgumentTypeError as error:
         raise UserError(f"--learning-rate {text}: {error}") from None
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
-
-
-def _count(text: str) -> int:
-    from scisci.sweep.cli import positive
-
-    return positive(text)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scisci.contracts.errors import UserError
-from scisci.sweep.cli import add_engine, engine_options, positive, resumable, whole
+from scisci.sweep.cli import add_engine, engine_options, resumable
+from scisci.sweep.option_types import count, whole
 
 if TYPE_CHECKING:
     from scisci.contracts.metrics import Metric
@@ -28,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("study", type=Path, help="study file (YAML); it need not have learning rates")
     top.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the trials and the tuned study")
     grid = top.add_argument_group("the grid, common to all")
-    grid.add_argument("--trials", type=positive, default=7, metavar="N", help="learning rates in one ratio (7)")
+    grid.add_argument("--trials", type=count, default=7, metavar="N", help="learning rates in one ratio (7)")
     grid.add_argument("--lowest", type=float, default=0.0005, metavar="RATE", help="lowest learning rate (0.0005)")
     grid.add_argument("--highest", type=float, default=0.03, metavar="RATE", help="highest learning rate (0.03)")
     grid.add_argument(
@@ -39,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
         help="while any best rate is at an end of the grid, add one rate beyond it for all, up to N times (2)",
     )
     each = top.add_argument_group("each training")
-    each.add_argument("--steps", type=positive, metavar="N", help="optimisation steps (default: as in the study)")
-    each.add_argument("--data", type=positive, metavar="N", help="training samples (default: the study's largest)")
+    each.add_argument("--steps", type=count, metavar="N", help="optimisation steps (default: as in the study)")
+    each.add_argument("--data", type=count, metavar="N", help="training samples (default: the study's largest)")
     each.add_argument("--seeds", type=whole, nargs="+", default=[0], metavar="SEED", help="one training per seed (0)")
     each.add_argument(
         "--sizes",

@@ -241,6 +241,7 @@ def test_sizes_have_the_parameters_of_the_reference_implementation(
     options = registry.options("dpa3", size)
     assert _theirs(**options) == reference
     assert _parameters(**options) == pytest.approx(reference, rel=0.06)
+    assert _parameters(**options) + stored == pytest.approx(published, rel=0.1)
     assert round(_theirs(**options) + stored, -5) == published
 
 

@@ -43,7 +43,7 @@ def study_file(small_store, tmp_path):
 def test_from_plan_to_table(study_file, tmp_path, capsys):
     main(["plan", str(study_file), "--grid"])
     printed = capsys.readouterr().out
-    assert "2 runs: 1 models × data 32, 96 × 1 seeds" in printed
+    assert "2 runs: 1 model × data 32, 96 × 1 seed" in printed
     assert "0.01" in printed
 
     out = tmp_path / "out"
