@@ -1,8 +1,9 @@
 """What a sweep costs beyond its trainings, and whether killed workers and drivers change its results.
 
 Cost: 200 tiny runs by two workers, from the command to the table, against half the time that the same runs take one
-after the other in one warm process. Two cores without other work are needed for that. Chaos: 60 runs during which
-workers and drivers are killed at random; the table must equal that of an undisturbed sweep, row by row.
+after the other in one warm process, half of them before the sweep and half after it. Two cores without other work are
+needed for that. Chaos: 60 runs during which workers and drivers are killed at random; the table must equal that of an
+undisturbed sweep, row by row.
 
 Run: python -m benchmarks.sweep [--runs 200] [--steps 40 100 200] [--chaos-runs 60] [--kills 12] [--seed 0]
 """
@@ -18,15 +19,15 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
 import yaml
 
 from scisci.contracts.run import RunSpec
 from scisci.sweep.attempt import EXECUTE
-from scisci.sweep.plan import Plan, make_plan
+from scisci.sweep.plan import make_plan
 from scisci.sweep.records import Records
 from scisci.sweep.study import load_study
 from scisci.tasks.run import execute
+from scisci.tasks.threads import use_threads
 from tests.sweep.chaos import chaos, same_tables
 
 WORKERS = 2
@@ -41,7 +42,7 @@ def main() -> None:
         "--steps", type=int, nargs="+", default=[40], help="of each run; costs are told for each number"
     )
     asked = parser.parse_args()
-    torch.set_num_threads(1)
+    use_threads(1)
     print(f"load of the machine at the start: {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as scratch:
         for steps in asked.steps if asked.runs else ():
@@ -71,9 +72,8 @@ def study_file(folder: Path, runs: int, steps: int) -> Path:
     return path
 
 
-def bare_seconds(plan: Plan) -> float:
-    """Seconds of all runs one after the other in this process, once it is warm."""
-    specs = [spec for _, spec in plan.specs()]
+def bare_seconds(specs: list[RunSpec]) -> float:
+    """Seconds of runs one after the other in this process, once it is warm."""
     _seconds(specs[0])
     return sum(map(_seconds, specs))
 
@@ -86,15 +86,17 @@ def _seconds(spec: RunSpec) -> float:
 
 
 def cost(scratch: Path, runs: int, steps: int) -> None:
-    """Time a sweep and its bare runs."""
+    """Time a sweep, and its bare runs in part before and in part after it, as the machine's pace may drift."""
     study = study_file(scratch, runs, steps)
-    plan = make_plan(load_study(study))
-    bare = bare_seconds(plan)
+    specs = [spec for _, spec in make_plan(load_study(study)).specs()]
+    before = bare_seconds(specs[::2])
     folder = scratch / f"cost-{steps}"
     command = [sys.executable, "-m", "scisci.cli", "sweep", "run", str(study), "--out", str(folder)]
     began, started = time.time(), time.perf_counter()
     subprocess.run([*command, "--workers", str(WORKERS)], check=True, stdout=subprocess.DEVNULL)
     total = time.perf_counter() - started
+    after = bare_seconds(specs[1::2])
+    bare = before + after
     records = Records(folder)
     results = {run: records.result(run) for run in records.recorded()}
     seconds = {run: result.seconds for run, result in results.items() if result and result.status == "ok"}
@@ -103,7 +105,8 @@ def cost(scratch: Path, runs: int, steps: int) -> None:
     first = min(stamps[run] - seconds[run] for run in seconds) - began
     idle = total - first - sum(seconds.values()) / WORKERS
     print(f"{runs} runs of mpnn 3k, {steps} steps each, {WORKERS} workers of one thread")
-    print(f"bare, one after the other            {bare:8.1f} s   {bare / runs:.3f} s a run")
+    pace = f"{bare / runs:.3f} s a run, half of them before ({before:.1f} s) and half after ({after:.1f} s)"
+    print(f"bare, one after the other            {bare:8.1f} s   {pace}")
     print(f"sweep, from the command to the table {total:8.1f} s   {total / (bare / WORKERS):.3f} of bare / {WORKERS}")
     print(f"  until the first run began          {first:8.1f} s")
     beside = sum(seconds.values())

@@ -69,16 +69,17 @@ class Destination:
     domain: str
     execute: str = EXECUTE
 
-    def load(self) -> Execute:
-        """Import the function that executes a run, with all it needs."""
-        module, _, function = self.execute.partition(":")
-        with _no_garbage():
-            loaded: Execute = getattr(import_module(module), function)
-        return loaded
+
+def load(execute: str) -> Execute:
+    """Import the function "module:function" that executes a run, with all it needs."""
+    module, _, function = execute.partition(":")
+    with no_garbage():
+        loaded: Execute = getattr(import_module(module), function)
+    return loaded
 
 
 @contextlib.contextmanager
-def _no_garbage() -> Iterator[None]:
+def no_garbage() -> Iterator[None]:
     """Collect no garbage: imports leave hardly any, but looking for it takes a fifth of their time."""
     enabled = gc.isenabled()
     gc.disable()
@@ -95,7 +96,7 @@ def attempt(destination: Destination, job: Job, needs: Needs, crash_report: bool
     With `crash_report`, a fatal signal leaves Python's stack in the run's folder (for a process of its own).
     Raises only what stops the whole sweep: a full disk, an `execute` that cannot be imported.
     """
-    execute = destination.load()
+    execute = load(destination.execute)
     if needs.devices > 1:
         execute = partial(execute, gpus=needs.devices)
     records = Records(destination.folder)
@@ -269,9 +270,10 @@ def _reason(error: Exception) -> str:
 
 def _use_threads(count: int) -> None:
     """Runs side by side must not compete for cores; the number of threads also changes the last digits."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(count)
+    if "torch" in sys.modules:
+        from scisci.tasks.threads import use_threads
+
+        use_threads(count)
 
 
 @contextlib.contextmanager

@@ -142,14 +142,14 @@ def _run(arguments: argparse.Namespace) -> None:
     where = {name: options[name] for name in ("engine", "address", "workers")}
     with (
         resumable(out),
-        started(arguments.study, arguments.out, **where) as (plan, cluster),
+        started(arguments.study, arguments.out, **where) as (plan, team),
         make_listener() as listener,
     ):
         state = sweep(
             plan,
             out,
             listener,
-            cluster=cluster,
+            team=team,
             order=arguments.order,
             budget=arguments.budget,
             shard=arguments.shard,

@@ -12,10 +12,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, Queue
+from types import MappingProxyType
 from typing import Any, TypeVar
+
+import psutil
 
 from scisci.contracts.errors import UserError
 from scisci.sweep.resources import Needs, describe
@@ -32,10 +35,13 @@ T = TypeVar("T")
 
 
 class Cluster:
-    """What the machines of a Ray cluster hold, and whether this process still reaches it."""
+    """What the machines of a Ray cluster hold, and whether this process still reaches it.
 
-    def __init__(self, ray: Any, grows: bool) -> None:
-        self.ray, self._grows, self.answers = ray, grows, True
+    All its workers have the variables in `environment`.
+    """
+
+    def __init__(self, ray: Any, grows: bool, environment: Mapping[str, str]) -> None:
+        self.ray, self._grows, self.environment, self.answers = ray, grows, environment, True
         context = ray.get_runtime_context()
         self._nodes = ray.nodes()
         own = next(node for node in self._nodes if node["NodeID"] == context.get_node_id())
@@ -89,26 +95,48 @@ def _reach(host: str, port: int) -> None:
 
 
 @contextlib.contextmanager
-def local(cpus: int, gpus: bool) -> Iterator[Cluster]:
+def local(
+    cpus: int, gpus: bool, environment: Mapping[str, str] = MappingProxyType({}), ahead: Sequence[str] = ()
+) -> Iterator[Cluster]:
     """A cluster on this machine that keeps to itself: no dashboard, nothing on the terminal.
 
-    Without `gpus` Ray does not look for any. Its processes end with this one, however it ends.
+    Without `gpus` Ray does not look for any. All workers have the variables in `environment`. If there are modules to
+    import `ahead`, a worker for each core starts with Ray and imports them. All its processes end with this one,
+    however it ends.
     """
-    parent = os.environ.get("RAY_TMPDIR", "/tmp")
-    with tempfile.TemporaryDirectory(prefix="scisci-", dir=parent, ignore_cleanup_errors=True) as temporary:
+    settings = {
         # Ray would run workers at low priority, which anything else on the machine slows down several times over
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        # workers ahead of time would have another environment than those that are hired, and so never be any use
-        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-        with _connected(
+        "RAY_worker_niceness": "0",
+        "RAY_prestart_worker_first_driver": "0",
+        "RAY_enable_worker_prestart": str(int(bool(ahead))),
+        "RAY_preload_python_modules": ",".join(ahead),
+    }
+    parent = os.environ.get("RAY_TMPDIR", "/tmp")
+    with (
+        tempfile.TemporaryDirectory(prefix="scisci-", dir=parent, ignore_cleanup_errors=True) as temporary,
+        _connected(
+            environment,
+            settings,
             address="local",
             num_cpus=cpus,
             num_gpus=None if gpus else 0,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             _temp_dir=temporary,
-        ) as cluster:
+        ) as cluster,
+    ):
+        try:
             yield cluster
+        finally:
+            _end_autoscaler()
+
+
+def _end_autoscaler() -> None:
+    """Kill Ray's process that would add machines: it does not end when it is told to, and Ray waits a second for it."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if any(Path(part).name == "monitor.py" for part in child.cmdline()):
+                child.kill()
 
 
 @contextlib.contextmanager
@@ -127,14 +155,19 @@ def joined(address: str) -> Iterator[Cluster]:
 
 
 @contextlib.contextmanager
-def _connected(**options: Any) -> Iterator[Cluster]:
+def _connected(
+    environment: Mapping[str, str] = MappingProxyType({}),
+    settings: Mapping[str, str] = MappingProxyType({}),
+    **options: Any,
+) -> Iterator[Cluster]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # reports of dead workers would break into the progress bar; the run's record says it better
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     import ray
 
     # workers look for modules first where Ray starts: so they find this scisci, not that of a checkout
-    with contextlib.chdir(PACKAGE.parent), _own_answer_to_sigterm():
+    inherited = {**settings, **os.environ, **environment}
+    with contextlib.chdir(PACKAGE.parent), _own_answer_to_sigterm(), _variables(inherited):
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # Ray raises it bare, too
@@ -142,7 +175,7 @@ def _connected(**options: Any) -> Iterator[Cluster]:
             raise UserError(f"cannot {aim}: {' '.join(str(error).split())}") from error
     cluster = None
     try:
-        cluster = Cluster(ray, grows=options["address"] != "local")
+        cluster = Cluster(ray, grows=options["address"] != "local", environment=environment)
         yield cluster
     finally:
         if cluster is None or cluster.answers:
@@ -151,6 +184,19 @@ def _connected(**options: Any) -> Iterator[Cluster]:
             # to disconnect would be to wait for the head, and without that Ray's threads crash a process at its end
             atexit.unregister(ray.shutdown)
             atexit.register(_leave)
+
+
+@contextlib.contextmanager
+def _variables(environment: Mapping[str, str]) -> Iterator[None]:
+    """Have these variables, for processes that are started meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name in environment.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextlib.contextmanager

@@ -8,16 +8,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from scisci.contracts.run import RunResult
 from scisci.sweep.attempt import EXECUTE, Destination, Job, Outcome
-from scisci.sweep.cluster import Cluster
 from scisci.sweep.drivers import Driving, Start
 from scisci.sweep.engine import Engine, InlineEngine
 from scisci.sweep.forecast import Forecast
 from scisci.sweep.plan import Cell, Plan
 from scisci.sweep.records import Damaged, Records
+
+if TYPE_CHECKING:
+    from scisci.sweep.workers import Team
 
 Order = Literal["longest", "smallest"]
 LOOK_AGAIN_SECONDS = 1.0
@@ -179,7 +181,7 @@ def sweep(
     engine: str = "ray",
     workers: int | None = None,
     address: str | None = None,
-    cluster: Cluster | None = None,
+    team: Team | None = None,
     order: Order = "longest",
     budget: float | None = None,
     retry: Collection[str] = (),
@@ -190,7 +192,7 @@ def sweep(
     """Do all runs of a plan that are not recorded in `folder`; returns where the sweep stands at the end.
 
     May be interrupted in any way and called again, also while another call on the same folder is at work.
-    With `address` the runs go to a running Ray cluster, with `cluster` to one that is open. None is begun that is
+    With `address` the runs go to a running Ray cluster, with `team` to workers that are there. None is begun that is
     predicted to end later than `budget` seconds from now. One whose process is lost is done again up to `retries`
     times; those recorded with a status in `retry`, or `Damaged`, are done again. `execute` is "module:function", as in
     `Destination`. Raises `UserError` for a folder of another study or that cannot be written to, for a full disk, for
@@ -219,7 +221,7 @@ def sweep(
                 workers=workers,
                 most=len(queue),
                 address=address,
-                cluster=cluster,
+                team=team,
                 retries=retries,
             )
         with chosen as running:

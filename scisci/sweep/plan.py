@@ -134,7 +134,7 @@ class Plan(BaseModel):
         return len(self.amounts(cell)) * max(1, len(self.study.learning_rates)) * len(self.study.seeds)
 
     def __len__(self) -> int:
-        return sum(map(self.count, self.cells))
+        return self.study.runs
 
     def spec(self, cell: Cell, number: int) -> RunSpec:
         """Run `number` of a cell: data amounts in the order of the study file, learning rates and seeds within each."""

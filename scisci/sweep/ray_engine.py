@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection
@@ -14,22 +13,15 @@ from typing import Any, Self
 
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import Status
-from scisci.sweep.attempt import Destination, Job, Outcome, attempt, record_death
-from scisci.sweep.cluster import Cluster, joined, local
-from scisci.sweep.engine import NeedsOf, cores
+from scisci.sweep.attempt import Destination, Job, Outcome, record_death
+from scisci.sweep.cluster import Cluster, joined
+from scisci.sweep.engine import NeedsOf
 from scisci.sweep.plan import Cell
-from scisci.sweep.records import peek
 from scisci.sweep.resources import Needs
+from scisci.sweep.workers import Post, Team, hire, own_cluster
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 STILLBORN_LIMIT = 5
 LATE_SECONDS = 60.0
-
-
-def own_cluster(needs: Collection[Needs], workers: int | None) -> contextlib.AbstractContextManager[Cluster]:
-    """A cluster on this machine for so many workers for runs of these needs, or for as many as there is room for."""
-    cpus = workers * max(one.cpus for one in needs) if workers else cores()
-    return local(cpus, any(one.gpus for one in needs))
 
 
 class RayEngine:
@@ -38,8 +30,8 @@ class RayEngine:
     Actors stay as long as runs of the same needs are to be done: the imports are paid once per worker, not per run.
     When one dies, the run it was at is lost and another actor takes its place; a run lost more than `retries` times
     is recorded with the reason. Ray is not told of the jobs that wait: what is to be done next is known from the
-    records alone, so nothing is lost with it. `driver` is the record that this process keeps of itself, `cluster` one
-    that is there already, which is left as it is.
+    records alone, so nothing is lost with it. `driver` is the record that this process keeps of itself. The workers of
+    a `team` become this engine's own; its cluster is left as it is.
     """
 
     def __init__(
@@ -52,12 +44,13 @@ class RayEngine:
         workers: int | None = None,
         most: int,
         address: str | None = None,
-        cluster: Cluster | None = None,
+        team: Team | None = None,
         retries: int = 1,
     ) -> None:
-        self._destination, self._needs, self._cells, self._driver = destination, needs, cells, driver
+        self._destination, self._needs, self._cells = destination, needs, cells
+        self._post = Post(destination, os.getcwd(), driver)
         self._workers, self._most, self._retries = workers, most, retries
-        self._address, self._started = address, cluster
+        self._address, self._team = address, team
         self._idle: defaultdict[Needs, list[Any]] = defaultdict(list)
         self._busy: dict[Any, tuple[Any, Job, float]] = {}
         self._losses: Counter[str] = Counter()
@@ -68,19 +61,21 @@ class RayEngine:
         with contextlib.ExitStack() as stack:
             self._cluster = stack.enter_context(self._open())
             self._ray = self._cluster.ray
-            self._actor = self._ray.remote(_Worker)
+            stack.callback(self._dismiss)
+            if self._team:
+                self._idle[self._team.needs].extend(self._team.workers)
             for cell in self._cells:
                 self._see_that_it_can_run(cell)
-            stack.callback(self._dismiss)
             self._stack = stack.pop_all()
         return self
 
     def _open(self) -> contextlib.AbstractContextManager[Cluster]:
-        if self._started:
-            return contextlib.nullcontext(self._started)
+        if self._team:
+            return contextlib.nullcontext(self._team.cluster)
         if self._address and self._address != "local":
             return joined(self._address)
-        return own_cluster({self._needs(cell) for cell in self._cells}, self._workers and self._limit)
+        needs = {self._needs(cell) for cell in self._cells}
+        return own_cluster(needs, self._workers, self._most, self._destination.execute)
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
@@ -134,19 +129,14 @@ class RayEngine:
     def submit(self, job: Job) -> None:
         needs = self._needs(job.cell)
         actor = self._idle[needs].pop() if self._idle[needs] else self._hire(needs)
-        self._busy[actor.attempt.remote(job)] = (actor, job, time.monotonic())
+        self._busy[actor.attempt.remote(self._post, job, needs)] = (actor, job, time.monotonic())
 
     def _hire(self, needs: Needs) -> Any:
         """A worker for runs of these needs; those that wait for runs of others make room."""
         for actors in self._idle.values():
             while actors and self._load(idle=True) + self._share(needs) > 1:
                 self._ray.kill(actors.pop())
-        environment = dict.fromkeys(THREADS, str(needs.cpus))
-        if needs.gpus == 0:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
-        options = {"num_cpus": needs.cpus, "num_gpus": needs.gpus or None, "memory": needs.memory or None}
-        actor = self._actor.options(**options, max_restarts=0, runtime_env={"env_vars": environment})
-        return actor.remote(self._destination, os.getcwd(), self._driver, needs)
+        return hire(self._cluster, needs)
 
     def wait(self, timeout: float) -> list[Outcome]:
         ready, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=timeout)
@@ -208,33 +198,3 @@ class RayEngine:
         if type(error).__name__ == "OutOfMemoryError":
             return "the worker process was killed because the machine was short of memory"
         return f"the worker process died, as after SIGKILL or the loss of its machine{often}"
-
-
-class _Worker:
-    """The actor: attempts one job after the other."""
-
-    def __init__(self, destination: Destination, directory: str, driver: Path, needs: Needs) -> None:
-        self._destination, self._directory, self._driver, self._needs = destination, directory, driver, needs
-        self._ready = False
-
-    def attempt(self, job: Job) -> Outcome:
-        if not self._ready:
-            # not in the constructor, where an error would look like the death of a worker
-            self._see_the_folder()
-            self._ready = True
-        return attempt(self._destination, job, self._needs, crash_report=True)
-
-    def _see_the_folder(self) -> None:
-        """Check that this machine shares the driver's folder and its locks."""
-        folder, machine = self._destination.folder, socket.gethostname()
-        if not os.path.isdir(self._directory):
-            raise UserError(f"{machine} has no folder {self._directory}; start from one that all machines share")
-        os.chdir(self._directory)
-        if not self._driver.exists():
-            raise UserError(f"{machine} does not see {folder}; choose an --out that all machines share")
-        is_locked, _ = peek(self._driver)
-        if not is_locked:
-            raise UserError(
-                f"locks on files of {folder} do not reach {machine}; mount the file system with locks "
-                "that all machines share"
-            )

@@ -155,6 +155,13 @@ class Study(_Section):
         """Numbers of training samples; none where each run has as many as it sees."""
         return () if isinstance(self.data, str) else self.data
 
+    @property
+    def runs(self) -> int:
+        """Number of runs of the whole grid."""
+        models = sum(len(entry.sizes) for entry in self.architectures.values())
+        amounts, budgets, rates = (max(1, len(one)) for one in (self.amounts, self.compute, self.learning_rates))
+        return models * amounts * budgets * rates * len(self.seeds)
+
     def trained(self, label: str) -> bool:
         """Whether an entry is trained; a baseline, which is fitted, has no learning rate."""
         return bool(self.learning_rates) or self.architectures[label].learning_rate is not None

@@ -5,8 +5,6 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -19,6 +17,7 @@ from scisci.tasks.accounting import FLOP_SAMPLES, training_flops
 from scisci.tasks.baselines import registry as baselines
 from scisci.tasks.baselines.run import count_flops, unfitted
 from scisci.tasks.run import data_of, quiet, task_of, trainer_options
+from scisci.tasks.threads import threads
 
 TIMED_STEPS = 5
 
@@ -75,15 +74,15 @@ def _now(trainer: L.Trainer) -> float:
     return time.perf_counter()
 
 
-def timed(spec: RunSpec, threads: int = 1) -> Pace:
-    """The pace of a run of a network on this machine, by `threads` threads.
+def timed(spec: RunSpec, cores: int = 1) -> Pace:
+    """The pace of a run of a network on this machine, by as many threads as `cores`.
 
     Of the training that the run would be, on its first samples: the median over five steps after two that warm up, and
     one batch of the validation split.
     """
     quiet()
     data, watch = few_samples(spec, max(FLOP_SAMPLES, spec.optimization.batch_size)), _Stopwatch()
-    with _threads(threads), torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as scratch:
+    with threads(cores), torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as scratch:
         task = task_of(spec, data.store.domain)
         task.prepare(data)
         steps = TIMED_STEPS + 2
@@ -109,13 +108,3 @@ def samples_evaluated(spec: RunSpec) -> int:
     limit = spec.evaluation.max_validation_samples
     val = len(data.store.split("val").indices(limit)) * spec.optimization.validations
     return val + sum(len(data.store.split(name).indices(data.test_samples)) for name in data.test_splits)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

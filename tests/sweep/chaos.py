@@ -21,7 +21,7 @@ from scisci.sweep.records import Records
 
 from .grid import DRIVER, EXECUTE, IMPORT_ROOT, wait_for
 
-AT_WORK = "ray::_Worker.attempt"[:15]  # the system keeps that much of a process's name
+AT_WORK = "ray::Worker.attempt"[:15]  # the system keeps that much of a process's name
 
 
 def chaos(

@@ -14,9 +14,9 @@ import pytest
 from scisci.contracts.errors import UserError
 from scisci.sweep.attempt import Destination
 from scisci.sweep.drivers import Drivers, Driving, Start
-from scisci.sweep.ray_engine import _Worker
 from scisci.sweep.records import Records
 from scisci.sweep.resources import Needs
+from scisci.sweep.workers import Post, Worker
 
 from .grid import EXECUTE, alive, carry_out, faulty, plan, results, running, timeless, wait_for
 
@@ -149,15 +149,15 @@ def test_an_address_without_a_cluster_is_one_sentence(tmp_path, address, sentenc
 
 def test_a_machine_that_shares_no_folder_or_no_locks_is_named(tmp_path):
     machine = re.escape(socket.gethostname())
-    worker = lambda directory, driver: _Worker(Destination(tmp_path, "atoms", EXECUTE), str(directory), driver, Needs())
+    post = lambda directory, driver: Post(Destination(tmp_path, "atoms", EXECUTE), str(directory), driver)
     job = None  # it does not come so far
     with pytest.raises(UserError, match=f"{machine} has no folder .*absent; start from one that all machines share"):
-        worker(tmp_path / "absent", tmp_path / "driver").attempt(job)
+        Worker().attempt(post(tmp_path / "absent", tmp_path / "driver"), job, Needs())
     with pytest.raises(UserError, match=f"{machine} does not see {tmp_path}; choose an --out that all machines share"):
-        worker(Path.cwd(), tmp_path / "driver").attempt(job)
+        Worker().attempt(post(Path.cwd(), tmp_path / "driver"), job, Needs())
     # a process's own lock does not keep it out, as those of another machine without shared locks would not
     with (
         Driving(tmp_path, Start(engine="ray")) as driving,
         pytest.raises(UserError, match=f"locks on files of {tmp_path} do not reach {machine}"),
     ):
-        worker(Path.cwd(), driving.path).attempt(job)
+        Worker().attempt(post(Path.cwd(), driving.path), job, Needs())

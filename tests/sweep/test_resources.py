@@ -9,12 +9,14 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 from scisci.contracts.errors import UserError
 from scisci.sweep.attempt import Destination, Job, attempt
 from scisci.sweep.plan import Cell, Plan
 from scisci.sweep.resources import Needs, seconds
 from scisci.sweep.study import load_study
+from scisci.tasks.threads import threads
 
 from .grid import EXECUTE, carry_out, plan, study
 from .regression import execute as train
@@ -120,10 +122,14 @@ def test_gpus_that_are_not_there_end_the_sweep_before_a_run(tmp_path):
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_a_run_has_as_many_threads_as_cores(tmp_path, monkeypatch):
-    before = torch.get_num_threads()
-    try:
+def test_a_run_has_as_many_threads_as_cores(tmp_path):
+    def used():
+        blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+        return torch.get_num_threads(), blas
+
+    before = used()
+    with threads(2):
+        assert used() == (2, {2})
         carry_out(asking({"cpus": 3}, {}), tmp_path, execute=EXECUTE)
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+        assert used() == (3, {3})
+    assert used() == before
