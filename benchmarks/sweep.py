@@ -23,7 +23,7 @@ import yaml
 
 from scisci.contracts.run import RunSpec
 from scisci.sweep.attempt import EXECUTE
-from scisci.sweep.plan import make_plan
+from scisci.sweep.planning import make_plan
 from scisci.sweep.records import Records
 from scisci.sweep.study import load_study
 from scisci.tasks.run import execute

@@ -86,7 +86,7 @@ def add(commands: Any) -> None:
 def _plan(arguments: argparse.Namespace) -> None:
     from scisci.sweep.costs import costs
     from scisci.sweep.engine import cores
-    from scisci.sweep.extend import plan_for
+    from scisci.sweep.planning import plan_for
     from scisci.sweep.tables import print_table
 
     plan = plan_for(arguments.study, arguments.out)

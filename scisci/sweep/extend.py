@@ -7,25 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from scisci.contracts.errors import UserError, unknown_name
-from scisci.sweep.plan import PLAN_FILE, Plan, make_plan
-from scisci.sweep.study import Study, checked, load_study
-
-
-def plan_for(study: Path, out: Path | None = None) -> Plan:
-    """The plan of a study file, or the one in a sweep's folder, which must be of this data and this code."""
-    if not study.is_dir():
-        return make_plan(load_study(study), Plan.read(out) if out and (out / PLAN_FILE).exists() else None)
-    from scisci.data.library import open_dataset
-    from scisci.tasks.version import code_version
-
-    plan = Plan.read(study)
-    if plan.code_version != code_version():
-        raise UserError(
-            f"the code that decides outcomes has changed since {study} was planned; plan it anew from its study file, "
-            f"or let what is recorded count with 'scisci sweep extend {study} --keep-versions'"
-        )
-    _check_data(plan, open_dataset(plan.study.dataset).fingerprint, study)
-    return plan
+from scisci.sweep.plan import Plan
+from scisci.sweep.planning import check_data, make_plan
+from scisci.sweep.study import Study, checked
 
 
 def extended(
@@ -86,17 +70,9 @@ def extended_plan(folder: Path, before: Plan, study: Study, keep_versions: bool 
     if study == before.study and now == before.code_version:
         raise UserError("there is nothing to add; give --sizes, --data, --compute or --seeds")
     plan = make_plan(study, before.model_copy(update={"code_version": now}))
-    _check_data(before, plan.fingerprint, folder)
+    check_data(before, plan.fingerprint, folder)
     versions = dict.fromkeys((before.code_version, *before.earlier))
     changes = {"extended": True, "earlier": tuple(version for version in versions if version != now)}
     plan = plan.model_copy(update=changes)
     plan.write(folder)
     return plan
-
-
-def _check_data(plan: Plan, fingerprint: str, folder: Path) -> None:
-    if plan.fingerprint != fingerprint:
-        raise UserError(
-            f"the content of {plan.study.dataset} has changed since {folder} was planned; choose another folder for "
-            "runs on it"
-        )

@@ -153,6 +153,7 @@ class Records:
                 note = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()})
                 os.ftruncate(descriptor, 0)  # what a dead holder left; who looks in between sees an empty note
                 os.pwrite(descriptor, note.encode(), 0)
+                self._finish(run)
             yield descriptor is not None
         finally:
             if descriptor is not None:
@@ -196,13 +197,23 @@ class Records:
         # together: what the disk does for one of them serves those that wait beside it
         with ThreadPoolExecutor(FLUSHES) as pool:
             list(pool.map(_flush, (*folder.rglob("*"), folder)))
-        replaced = self.runs / f".{spec.run}.replaced"
-        shutil.rmtree(replaced, ignore_errors=True)
         if final.exists():
-            os.replace(final, replaced)
+            os.replace(final, self._replaced(spec.run))
         os.replace(folder, final)
         _flush(self.runs)
-        shutil.rmtree(replaced, ignore_errors=True)
+        shutil.rmtree(self._replaced(spec.run), ignore_errors=True)
+
+    def _replaced(self, run: str) -> Path:
+        """Where an older recording is while a new one takes its place."""
+        return self.runs / f".{run}.replaced"
+
+    def _finish(self, run: str) -> None:
+        """Finish what a process that died while it recorded a claimed run again left undone."""
+        replaced = self._replaced(run)
+        if replaced.exists():
+            if not self.path(run).exists():
+                os.replace(self.partial(run), self.path(run))
+            shutil.rmtree(replaced, ignore_errors=True)
 
 
 def clear(folder: Path, but: Sequence[str]) -> None:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scisci.sweep.extend import plan_for
 from scisci.sweep.plan import PLAN_FILE, Plan
+from scisci.sweep.planning import plan_for
 from scisci.sweep.study import load_study
 
 if TYPE_CHECKING:

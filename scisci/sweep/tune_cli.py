@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
     options = engine_options(arguments)
 
     from scisci.contracts.metrics import metric
-    from scisci.sweep.plan import make_plan
+    from scisci.sweep.planning import make_plan
     from scisci.sweep.progress import make_listener
     from scisci.sweep.study import load_study
     from scisci.sweep.tune import STUDY_FILE, TRIALS, TRIALS_FILE, Grid, chosen_study, trial_study, tune, write_study
@@ -129,9 +129,10 @@ def _announce(plan: Plan, study: Study) -> None:
     if study.learning_rates or any(entry.learning_rate is not None for entry in study.architectures.values()):
         print("the study's own learning rates are left aside")
     steps = sorted({work.steps for work in plan.works().values()})
+    seeds = len(trials.seeds)
     print(
         f"{len(plan)} trainings: {len(plan.cells)} models × {len(rates)} learning rates from {rates[0]:g} to "
-        f"{rates[-1]:g} × {len(trials.seeds)} seeds, of {'/'.join(map(str, steps))} steps of "
+        f"{rates[-1]:g} × {seeds} seed{'s' * (seeds != 1)}, of {'/'.join(map(str, steps))} steps of "
         f"{trials.optimization.batch_size} samples out of {data}; before them each model untrained"
     )
 

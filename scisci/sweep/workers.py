@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Collection, Iterator
@@ -14,7 +15,8 @@ from scisci.contracts.errors import UserError
 from scisci.sweep.attempt import EXECUTE, Destination, Job, Outcome, attempt, load, no_garbage
 from scisci.sweep.cluster import Cluster, local
 from scisci.sweep.engine import cores
-from scisci.sweep.plan import Plan, make_plan
+from scisci.sweep.plan import Plan
+from scisci.sweep.planning import make_plan
 from scisci.sweep.records import peek
 from scisci.sweep.resources import Needs
 from scisci.sweep.study import Study
@@ -58,6 +60,8 @@ class Worker:
         if not self._ready:
             # not in the constructor, where an error would look like the death of a worker
             _take_up(post)
+            load(post.destination.execute)
+            gc.freeze()  # what was imported stays, and need not be looked through for garbage in every run
             self._ready = True
         return attempt(post.destination, job, needs, crash_report=True)
 

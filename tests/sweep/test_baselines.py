@@ -14,7 +14,7 @@ from scisci.contracts.results import read_results
 from scisci.data.samples import CloudSample
 from scisci.data.writer import StoreWriter
 from scisci.sweep.cli import main
-from scisci.sweep.plan import make_plan
+from scisci.sweep.planning import make_plan
 from scisci.sweep.study import Study
 
 SIDE = 40.0

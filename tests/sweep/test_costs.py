@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scisci.contracts.results import read_results
 from scisci.sweep.cli import main
 from scisci.sweep.costs import cell_flops, costs, makespan
-from scisci.sweep.plan import Cell, make_plan
+from scisci.sweep.plan import Cell
+from scisci.sweep.planning import make_plan
 from scisci.sweep.study import load_study
 
 from .grid import carry_out, plan, study

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from scisci.contracts.errors import UserError
-from scisci.sweep.plan import Cell, Plan, make_plan
+from scisci.sweep.plan import Cell, Plan
+from scisci.sweep.planning import make_plan
 from scisci.sweep.study import Study, load_study
 
 from .grid import plan, study

@@ -11,7 +11,7 @@ import yaml
 from scisci.contracts.errors import UserError
 from scisci.contracts.results import read_results
 from scisci.sweep.cli import main
-from scisci.sweep.plan import make_plan
+from scisci.sweep.planning import make_plan
 from scisci.sweep.study import Study
 
 

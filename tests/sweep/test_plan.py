@@ -17,7 +17,8 @@ from scisci.data.samples import AtomsSample
 from scisci.data.writer import StoreWriter
 from scisci.sweep.design_cli import plan_table
 from scisci.sweep.drive import Shard
-from scisci.sweep.plan import Plan, make_plan
+from scisci.sweep.plan import Plan
+from scisci.sweep.planning import make_plan
 from scisci.sweep.study import Study
 from scisci.sweep.tables import print_table
 

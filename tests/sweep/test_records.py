@@ -26,6 +26,19 @@ with Records(sys.argv[1]).claim("r") as held:
     print("held" if held else "busy", flush=True)
     sys.stdin.read()
 """
+REPLACE = """
+import os, sys
+from scisci.contracts.run import RunResult, RunSpec
+from scisci.sweep.records import Records
+spec, renamed, rename = RunSpec.model_validate_json(sys.argv[2]), [], os.replace
+def die(source, target):
+    rename(source, target)
+    renamed.append(source)
+    if len(renamed) > {survived}:
+        os._exit(9)
+os.replace = die
+Records(sys.argv[1]).commit(spec, RunResult(run=spec.run, status="ok", domain="atoms", device="cpu"))
+"""
 COUNT = """
 import sys, time
 from pathlib import Path
@@ -110,6 +123,19 @@ def test_a_new_recording_takes_the_place_of_the_old_one(tmp_path):
     assert records.result(SPEC.run) == RESULT
     assert not (records.path(SPEC.run) / "traceback.txt").exists()
     assert [p.name for p in records.runs.iterdir()] == [SPEC.run]
+
+
+@pytest.mark.parametrize("survived", [0, 1])
+def test_a_recording_that_is_killed_as_it_takes_the_place_of_another_is_finished(tmp_path, survived):
+    records = Records(tmp_path)
+    records.commit(SPEC, RESULT.model_copy(update={"status": "failed", "reason": "why"}))
+    code = REPLACE.format(survived=survived)
+    assert subprocess.run([sys.executable, "-c", code, tmp_path, SPEC.model_dump_json()]).returncode == 9
+    assert (records.look(SPEC.run) is None) == (survived == 0)
+    with records.claim(SPEC.run) as held:
+        assert held
+        assert records.result(SPEC.run) == RESULT
+    assert [path.name for path in records.runs.iterdir()] == [SPEC.run]
 
 
 @pytest.mark.parametrize(

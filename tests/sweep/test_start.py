@@ -14,7 +14,7 @@ import yaml
 
 from scisci.contracts.errors import UserError
 from scisci.sweep.drive import sweep
-from scisci.sweep.plan import make_plan
+from scisci.sweep.planning import make_plan
 from scisci.sweep.resources import Needs
 from scisci.sweep.start import started
 from scisci.sweep.study import load_study

@@ -230,7 +230,7 @@ def test_from_a_study_without_rates_to_runs_that_say_how_theirs_was_chosen(poten
     main([str(potentials), "--out", str(out), *grid, "--engine", "inline"])
     printed = capsys.readouterr().out
     assert "the study's own learning rates are left aside" in printed
-    assert "6 trainings: 2 models × 3 learning rates from 0.001 to 0.1 × 1 seeds, of 8 steps of 8 samples" in printed
+    assert "6 trainings: 2 models × 3 learning rates from 0.001 to 0.1 × 1 seed, of 8 steps of 8 samples" in printed
 
     table = read_results(out / "trials.parquet").to_pandas()
     assert set(table.split) == {"val"}

@@ -15,7 +15,7 @@ import pytest
 from scisci.contracts.errors import UserError
 from scisci.contracts.run import EvaluationSpec, OptimizationSpec, RunResult, RunSpec
 from scisci.data.store import Store
-from scisci.sweep.plan import make_plan
+from scisci.sweep.planning import make_plan
 from scisci.sweep.study import Study
 from scisci.tasks.cli import main
 from scisci.tasks.energy import check_energy, metered

@@ -30,7 +30,7 @@ from scisci.models import registry
 from scisci.models.blocks.graph import Inputs
 from scisci.models.conformance.systems import batch_of
 from scisci.models.potential import Potential
-from scisci.sweep.plan import make_plan
+from scisci.sweep.planning import make_plan
 from scisci.sweep.study import Study
 from scisci.symmetry.actions import act
 from scisci.symmetry.groups import GROUPS

@@ -16,7 +16,7 @@ from scisci.contracts.run import EvaluationSpec, OptimizationSpec, RunResult, Ru
 from scisci.data.batch import graph_batch
 from scisci.data.samples import TreeSample
 from scisci.data.store import Store
-from scisci.sweep.plan import make_plan
+from scisci.sweep.planning import make_plan
 from scisci.sweep.study import Study
 from scisci.symmetry.actions import act
 from scisci.tasks.baselines.infilling import Logistic, around

@@ -20,7 +20,7 @@ from scisci.data.statistics import NODE_FEATURES, tree_statistics
 from scisci.data.store import Store
 from scisci.data.writer import StoreWriter
 from scisci.models.tree import Tree, roots
-from scisci.sweep.plan import make_plan
+from scisci.sweep.planning import make_plan
 from scisci.sweep.study import Study
 from scisci.symmetry.actions import apply
 from scisci.symmetry.groups import GROUPS
