@@ -108,9 +108,9 @@ def local(
         # Ray would run workers at low priority, which anything else on the machine slows down several times over
         "RAY_worker_niceness": "0",
         "RAY_prestart_worker_first_driver": "0",
-        "RAY_enable_worker_prestart": str(int(bool(ahead))),
-        "RAY_preload_python_modules": ",".join(ahead),
     }
+    if ahead:
+        settings |= {"RAY_enable_worker_prestart": "1", "RAY_preload_python_modules": ",".join(ahead)}
     parent = os.environ.get("RAY_TMPDIR", "/tmp")
     with (
         tempfile.TemporaryDirectory(prefix="scisci-", dir=parent, ignore_cleanup_errors=True) as temporary,
