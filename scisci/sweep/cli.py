@@ -142,7 +142,7 @@ def _run(arguments: argparse.Namespace) -> None:
     where = {name: options[name] for name in ("engine", "address", "workers")}
     with (
         resumable(out),
-        started(arguments.study, arguments.out, **where) as (plan, team),
+        started(arguments.study, arguments.out, part=bool(arguments.shard), **where) as (plan, team),
         make_listener() as listener,
     ):
         state = sweep(

@@ -167,6 +167,8 @@ def _connected(
 
     # workers look for modules first where Ray starts: so they find this scisci, not that of a checkout
     inherited = {**settings, **os.environ, **environment}
+    if paths := os.environ.get("PYTHONPATH"):
+        inherited["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, paths.split(os.pathsep)))
     with contextlib.chdir(PACKAGE.parent), _own_answer_to_sigterm(), _variables(inherited):
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
@@ -203,9 +205,11 @@ def _variables(environment: Mapping[str, str]) -> Iterator[None]:
 def _own_answer_to_sigterm() -> Iterator[None]:
     """Keep this process's handler of SIGTERM: Ray's prints stack traces before it calls that, and may abort after."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _leave() -> None:

@@ -197,6 +197,7 @@ class Records:
         # together: what the disk does for one of them serves those that wait beside it
         with ThreadPoolExecutor(FLUSHES) as pool:
             list(pool.map(_flush, (*folder.rglob("*"), folder)))
+        shutil.rmtree(self._replaced(spec.run), ignore_errors=True)
         if final.exists():
             os.replace(final, self._replaced(spec.run))
         os.replace(folder, final)
@@ -211,7 +212,7 @@ class Records:
         """Finish what a process that died while it recorded a claimed run again left undone."""
         replaced = self._replaced(run)
         if replaced.exists():
-            if not self.path(run).exists():
+            if not self.path(run).exists() and (self.partial(run) / RESULT_FILE).exists():
                 os.replace(self.partial(run), self.path(run))
             shutil.rmtree(replaced, ignore_errors=True)
 

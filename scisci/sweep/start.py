@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def started(
-    file: Path, out: Path | None, *, engine: str, address: str | None, workers: int | None
+    file: Path, out: Path | None, *, engine: str, address: str | None, workers: int | None, part: bool = False
 ) -> Iterator[tuple[Plan, Team | None]]:
     """The plan as `plan_for` has it, and for a new sweep on this machine alone the workers that are to do it.
 
     Making a plan takes imports that this process has no other use for, but workers do. A sweep that was begun before
-    may have nothing left to do: it gets no workers until that is known.
+    may have nothing left to do, nor may a `part` of one: they get no workers until that is known.
     """
     elsewhere = engine == "inline" or address not in (None, "local")
-    if elsewhere or out is None or (out / PLAN_FILE).exists():
+    if elsewhere or part or out is None or (out / PLAN_FILE).exists():
         yield plan_for(file, out), None
         return
     from scisci.sweep.workers import own_team

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scisci.contracts.errors import UserError
-from scisci.sweep.attempt import EXECUTE, Destination, Job, Outcome, attempt, load, no_garbage
+from scisci.sweep.attempt import EXECUTE, Destination, Job, Outcome, attempt, load
 from scisci.sweep.cluster import Cluster, local
 from scisci.sweep.engine import cores
 from scisci.sweep.plan import Plan
@@ -25,6 +25,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # What takes longest to import of all that `EXECUTE` needs. Not scisci itself: workers that Ray starts along with itself
 # do not look for modules where this process does, and might find another one.
 HEAVY = ("lightning", "torch_geometric")
+WAIT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Worker:
     def plan(self, study: Study, directory: str) -> Plan:
         """The plan of a study, whose files are found from `directory`."""
         os.chdir(directory)
-        with no_garbage():
-            return make_plan(study)
+        self.prepare()
+        return make_plan(study)
 
     def attempt(self, post: Post, job: Job, needs: Needs) -> Outcome:
         """See `scisci.sweep.attempt`."""
@@ -61,7 +62,9 @@ class Worker:
             # not in the constructor, where an error would look like the death of a worker
             _take_up(post)
             load(post.destination.execute)
-            gc.freeze()  # what was imported stays, and need not be looked through for garbage in every run
+            # what was imported stays, and need not be looked through for garbage in every run
+            gc.collect()
+            gc.freeze()
             self._ready = True
         return attempt(post.destination, job, needs, crash_report=True)
 
@@ -97,7 +100,12 @@ def hire(cluster: Cluster, needs: Needs) -> Any:
 
 def _environment(needs: Needs) -> dict[str, str]:
     environment = dict.fromkeys(THREADS, str(needs.cpus))
-    return environment | {"CUDA_VISIBLE_DEVICES": ""} if needs.gpus == 0 else environment
+    if needs.gpus == 0:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    elif needs.gpus is None:
+        # else earlier versions of Ray hide all GPUs from who asks for none
+        environment["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    return environment
 
 
 def own_cluster(
@@ -105,16 +113,16 @@ def own_cluster(
 ) -> contextlib.AbstractContextManager[Cluster]:
     """A cluster on this machine for so many workers, or for as many as there is room for, but no more than `runs`.
 
-    Where each run takes one core, workers start along with Ray and import what is heavy while Ray waits for its own
-    processes.
+    Where a core is all that each run takes, workers start along with Ray and import what is heavy while Ray waits for
+    its own processes.
     """
-    most, gpus = max(one.cpus for one in needs), any(one.gpus for one in needs)
+    most, gpus, memory = (max(getattr(one, name) or 0 for one in needs) for name in ("cpus", "gpus", "memory"))
     cpus = most * min(workers or runs, runs)
     cpus = cpus if workers else min(cpus, cores())
     environment, *others = map(_environment, needs)
-    if most > 1 or gpus or execute != EXECUTE or any(other != environment for other in others):
-        return local(cpus, gpus)
-    return local(cpus, gpus, environment, HEAVY)
+    if most > 1 or gpus or memory or execute != EXECUTE or any(other != environment for other in others):
+        return local(cpus, gpus > 0)
+    return local(cpus, False, environment, HEAVY)
 
 
 @dataclass(frozen=True)
@@ -134,11 +142,14 @@ class Team:
         for worker in self.workers[1:]:
             worker.prepare.remote()
         planned = self.workers[0].plan.remote(study, os.getcwd())
+        while not self.cluster.ray.wait([planned], timeout=WAIT_SECONDS)[0]:
+            self.cluster.check()
         try:
             plan: Plan = self.cluster.ray.get(planned)
         except RayTaskError as error:
             raise error.cause from error
         except RayError as error:
+            self.cluster.check()
             raise UserError("the process that makes the plan was killed; see that there is memory for it") from error
         return plan
 

@@ -16,6 +16,7 @@ from scisci.contracts.run import RunResult, RunSpec
 from scisci.tasks.processes import taking_part, together
 from scisci.tasks.resuming import KEEP_SECONDS
 from scisci.tasks.run import quiet, train
+from scisci.tasks.threads import use_threads
 
 HOST = "127.0.0.1"
 
@@ -74,7 +75,7 @@ def main(scratch: Path) -> None:
     """One of the processes."""
     quiet()
     work = json.loads((scratch / "work.json").read_text(encoding="utf-8"))
-    torch.set_num_threads(work["threads"])
+    use_threads(work["threads"])
     spec, folder = RunSpec.model_validate(work["spec"]), Path(work["folder"])
     options = (work[name] for name in ("device", "devices", "accumulation", "keep_seconds"))
     result = train(spec, folder, scratch, *options)

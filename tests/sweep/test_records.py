@@ -138,6 +138,17 @@ def test_a_recording_that_is_killed_as_it_takes_the_place_of_another_is_finished
     assert [path.name for path in records.runs.iterdir()] == [SPEC.run]
 
 
+def test_what_a_killed_recording_left_does_not_bring_back_a_record_that_was_removed(tmp_path):
+    records = Records(tmp_path)
+    (records.runs / f".{SPEC.run}.replaced").mkdir(parents=True)
+    (records.begin(SPEC) / "model.json").write_text("half a run")
+    with records.claim(SPEC.run) as held:
+        assert held
+        assert records.look(SPEC.run) is None
+        records.commit(SPEC, RESULT)
+    assert [path.name for path in records.runs.iterdir()] == [SPEC.run]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

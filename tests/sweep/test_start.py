@@ -83,6 +83,25 @@ def test_where_runs_differ_in_what_they_need_one_worker_makes_the_plan(tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("workers_find_tests")
+def test_workers_do_not_start_along_with_ray_where_memory_limits_their_number(tmp_path):
+    study = load_study(study_file(tmp_path, "3k", resources={"memory": "300TB"}))
+    with own_team(study, 4) as team:
+        assert team.workers == []
+        names = [process.name() for process in psutil.Process().children(recursive=True)]
+        assert "raylet" in names
+        assert not [name for name in names if name.startswith("ray::") and "Agent" not in name]
+        assert team.plan(study) == make_plan(study)
+
+
+def test_a_part_of_a_sweep_gets_its_workers_when_its_runs_are_known(tmp_path):
+    study = study_file(tmp_path, "3k")
+    with started(study, tmp_path / "out", part=True, **HERE) as begun:
+        assert begun == (make_plan(load_study(study)), None)
+    assert not ray.is_initialized()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workers_find_tests")
 def test_what_is_wrong_with_a_study_ends_the_cluster_too(tmp_path, capfd):
     study, folder = study_file(tmp_path, "4k"), tmp_path / "out"
     with pytest.raises(UserError, match="unknown size of mpnn '4k'"), started(study, folder, **HERE):
