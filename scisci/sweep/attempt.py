@@ -73,13 +73,13 @@ class Destination:
 def load(execute: str) -> Execute:
     """Import the function "module:function" that executes a run, with all it needs."""
     module, _, function = execute.partition(":")
-    with no_garbage():
+    with _no_garbage():
         loaded: Execute = getattr(import_module(module), function)
     return loaded
 
 
 @contextlib.contextmanager
-def no_garbage() -> Iterator[None]:
+def _no_garbage() -> Iterator[None]:
     """Collect no garbage: imports leave hardly any, but looking for it takes a fifth of their time."""
     enabled = gc.isenabled()
     gc.disable()

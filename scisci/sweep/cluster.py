@@ -165,10 +165,10 @@ def _connected(
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     import ray
 
-    # workers look for modules first where Ray starts: so they find this scisci, not that of a checkout
     inherited = {**settings, **os.environ, **environment}
     if paths := os.environ.get("PYTHONPATH"):
         inherited["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, paths.split(os.pathsep)))
+    # workers look for modules first where Ray starts: so they find this scisci, not that of a checkout
     with contextlib.chdir(PACKAGE.parent), _own_answer_to_sigterm(), _variables(inherited):
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
